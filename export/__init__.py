@@ -1,0 +1,1 @@
+"""From checkpoint to a proven model file: the code behind `stylize-export`."""

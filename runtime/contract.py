@@ -1,0 +1,86 @@
+"""What a model file promises about its inputs, its output and its making.
+
+The contract is JSON in the ONNX `metadata_props` under `CONTRACT_KEY`. Whoever runs the model needs
+nothing else: no side file and no knowledge of the network that was trained.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["CONTRACT_KEY", "SCHEMA_VERSION", "ModelContract", "Precision"]
+
+CONTRACT_KEY = "stylize.contract"
+SCHEMA_VERSION = 1
+
+Precision = Literal["fp32", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelContract:
+    """The promise of one image-to-image model.
+
+    The defaults describe the project's own ONNX files: input `frame` and output `stylized`, both
+    (N, 3, H, W), RGB in [0, 1], with every scale, offset and clamp inside the graph.
+    """
+
+    network: str
+    """Architecture with its options, e.g. `fast-48`; `foreign` for an adopted file."""
+    style: str
+    """Name of the style, usually the stem of the style picture."""
+    size_multiple: int
+    """Height and width must be multiples of this; the caller pads and crops."""
+    input_name: str = "frame"
+    output_name: str = "stylized"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """Code values of black and white, the same for input and output."""
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    precision: Precision = "fp32"
+    """Element type of input, output and weights."""
+    fixed_size: tuple[int, int] | None = None
+    """(width, height) in pixels when the graph accepts only one size, else None."""
+    training_size_px: int | None = None
+    """Side of the training crops: the scale at which brush strokes were learned."""
+    verification: dict[str, float] = field(default_factory=dict)
+    """Figures measured on export, e.g. `max_abs_error` and `psnr_db` against PyTorch."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what the model was made from, e.g. `style_picture`, `weights`."""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(
+                f"contract schema_version={self.schema_version}, this version reads {SCHEMA_VERSION}: "
+                "export the model again or update stylize"
+            )
+        if self.size_multiple < 1:
+            raise ValueError(f"size_multiple={self.size_multiple} must be at least 1")
+        low, high = self.value_range
+        if not low < high:
+            raise ValueError(f"value_range={self.value_range} must be (black, white) with black < white")
+
+    def to_json(self) -> str:
+        """The contract as one line of JSON with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelContract":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, an unknown or missing field, or another schema version.
+        """
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the contract is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f"the contract is a JSON {type(fields).__name__}, expected an object")
+        for name in ("value_range", "fixed_size"):
+            if isinstance(fields.get(name), list):
+                fields[name] = tuple(fields[name])
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(f"the contract does not fit schema {SCHEMA_VERSION}: {error}") from error

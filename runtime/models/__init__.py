@@ -1,0 +1,1 @@
+"""The built-in styles: one ONNX file and one card (`.md`) each."""
