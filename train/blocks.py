@@ -1,0 +1,210 @@
+"""Building blocks that train well and export cleanly.
+
+Shapes: N batch, C channels, H height, W width. Every block pads by reflection or by its edge
+values, never with zeros, which would paint a border round the picture.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "ConvBlock",
+    "FilterResponseNorm",
+    "InstanceNorm",
+    "NormName",
+    "PhaseConv",
+    "ReflectConv",
+    "ResidualBlock",
+    "UpsampleConv",
+    "fold_upsampling",
+    "norm_and_activation",
+]
+
+NormName = Literal["instance", "frn"]
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm whose statistics are float32 whatever the input type.
+
+    Variances of half-precision activations overflow: a known cause of black or wrong frames.
+    Source: Ulyanov et al., "Instance Normalization", arXiv 1607.08022.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__(num_channels, affine=True)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Normalise each channel of each picture; the result has the input's shape and type."""
+        assert self.weight is not None and self.bias is not None
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.instance_norm(x_NCHW.float(), weight=weight, bias=bias, eps=self.eps).to(x_NCHW.dtype)
+
+
+class FilterResponseNorm(nn.Module):
+    """Filter Response Normalization followed by its thresholded linear unit (TLU).
+
+    Divides by the root mean square without subtracting the mean, which removes the bubbles that
+    instance norm can grow. Source: Singh & Krishnan, arXiv 1911.09737, eq. 1, 3 and 4.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.threshold = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Normalise and threshold; the result has the input's shape and type."""
+        x = x_NCHW.float()
+        mean_square_NC11 = x.square().mean(dim=(2, 3), keepdim=True)
+        weight, bias, threshold = (p.float()[None, :, None, None] for p in (self.weight, self.bias, self.threshold))
+        y = x * torch.rsqrt(mean_square_NC11 + self.eps) * weight + bias
+        return torch.maximum(y, threshold).to(x_NCHW.dtype)
+
+
+def norm_and_activation(norm: NormName, num_channels: int, *, has_activation: bool = True) -> nn.Module:
+    """Instance norm with a ReLU, or FRN whose TLU is the activation and cannot be left out."""
+    if norm == "frn":
+        return FilterResponseNorm(num_channels)
+    layers: list[nn.Module] = [InstanceNorm(num_channels)]
+    if has_activation:
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+class ReflectConv(nn.Module):
+    """Convolution over a reflection-padded map; output size is input size over `stride`.
+
+    An even kernel goes with stride 2: 6x6 at stride 2 is a 3x3 convolution of the space-to-depth map.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.pad = nn.ReflectionPad2d((kernel_size - 1) // 2)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, H / stride, W / stride)."""
+        y: Tensor = self.conv(self.pad(x_NCHW))
+        return y
+
+
+class ConvBlock(nn.Module):
+    """Reflection-padded convolution, norm, activation."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, norm: NormName = "instance"
+    ) -> None:
+        super().__init__()
+        self.conv = ReflectConv(in_channels, out_channels, kernel_size, stride=stride)
+        self.norm = norm_and_activation(norm, out_channels)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, H / stride, W / stride)."""
+        y: Tensor = self.norm(self.conv(x_NCHW))
+        return y
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with norm, added to the input.
+
+    Published ports of ReCoNet differ in whether a ReLU follows the sum; `activation_after_add` chooses.
+    """
+
+    def __init__(self, num_channels: int, *, norm: NormName = "instance", activation_after_add: bool = False) -> None:
+        super().__init__()
+        self.first = ConvBlock(num_channels, num_channels, 3, norm=norm)
+        self.second = ReflectConv(num_channels, num_channels, 3)
+        self.norm = norm_and_activation(norm, num_channels, has_activation=False)
+        self.activation = nn.ReLU() if activation_after_add else nn.Identity()
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        y: Tensor = self.activation(x_NCHW + self.norm(self.second(self.first(x_NCHW))))
+        return y
+
+
+# Row p, column k is 1 where tap k of the kernel, laid over the upsampled row, reads low-resolution
+# neighbour p. One matrix per phase: phase 0 makes the even outputs, phase 1 the odd ones.
+_PHASES: dict[int, tuple[list[list[int]], list[list[int]]]] = {
+    3: ([[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]),
+    5: (
+        [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]],
+        [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]],
+    ),
+}
+
+
+def _phase_conv(x_NCHW: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The phase convolutions and their interleaving: (N, C, H, W) to (N, out, 2H, 2W)."""
+    y = F.conv2d(F.pad(x_NCHW, (1, 1, 1, 1), mode="replicate"), weight, bias)
+    if weight.shape[-1] == 3:  # (N, out x 4, H, W), the phases of each channel side by side
+        return F.pixel_shuffle(y, 2)
+    # 2x2 kernels: (N, 4 x out, H + 1, W + 1), phase after phase; an odd phase starts one pixel later.
+    even, odd = slice(None, -1), slice(1, None)
+    a, b, c, d = y.chunk(4, dim=1)
+    phases = [a[..., even, even], b[..., even, odd], c[..., odd, even], d[..., odd, odd]]
+    return F.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), 2)
+
+
+class PhaseConv(nn.Module):
+    """An `UpsampleConv` with its phase kernels computed once: what is exported."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)  # (4 out, in, 2, 2) or (4 out, in, 3, 3)
+        self.bias = nn.Parameter(bias)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, 2H, 2W)."""
+        return _phase_conv(x_NCHW, self.weight, self.bias)
+
+
+class UpsampleConv(nn.Module):
+    """Nearest x2, edge padding and a k x k convolution, without ever making the large map.
+
+    The kernel laid over an upsampled map reads each low-resolution pixel more than once, so its
+    taps can be summed beforehand: four small convolutions (one for each output parity) and a pixel
+    shuffle give the same numbers for 4/9 (k = 3) or 9/25 (k = 5) of the work. Being a resize
+    convolution by construction, it cannot draw the checkerboard of free pixel-shuffle weights
+    (Odena et al., "Deconvolution and Checkerboard Artifacts", Distill 2016).
+    For k = 3 edge padding of the large map equals reflection padding of it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Literal[3, 5]) -> None:
+        super().__init__()
+        reference = nn.Conv2d(in_channels, out_channels, kernel_size)  # for its initialisation
+        self.weight = reference.weight  # (out, in, k, k)
+        assert reference.bias is not None
+        self.bias = reference.bias
+        self.phases: Tensor  # (parity, low-resolution neighbours, k)
+        self.register_buffer("phases", torch.tensor(_PHASES[kernel_size], dtype=torch.float32), persistent=False)
+
+    def _phase_kernels(self) -> tuple[Tensor, Tensor]:
+        phase_major = self.weight.shape[-1] == 3
+        order = "aboc" if phase_major else "oabc"
+        kernels = torch.einsum(f"apy,bqx,ocyx->{order}pq", self.phases, self.phases, self.weight)
+        return kernels.flatten(0, 2), self.bias.repeat(4) if phase_major else self.bias.repeat_interleave(4)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, 2H, 2W)."""
+        return _phase_conv(x_NCHW, *self._phase_kernels())
+
+    @torch.no_grad()
+    def folded(self) -> PhaseConv:
+        """The same layer with constant phase kernels."""
+        weight, bias = self._phase_kernels()
+        return PhaseConv(weight.contiguous(), bias)
+
+
+def fold_upsampling(network: nn.Module) -> None:
+    """Replace, in place, each `UpsampleConv` by its `PhaseConv`; outputs stay equal to rounding."""
+    for name, child in network.named_children():
+        if isinstance(child, UpsampleConv):
+            setattr(network, name, child.folded())
+        else:
+            fold_upsampling(child)

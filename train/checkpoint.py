@@ -1,0 +1,93 @@
+"""Checkpoints: plain dicts and tensors, written whole or not at all."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylize.train.networks import StyleNetwork, build_network
+
+__all__ = ["Checkpoint", "load_checkpoint", "network_from_checkpoint", "save_checkpoint"]
+
+_FORMAT = "stylize-checkpoint"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that is needed to export a style, or to go on training it."""
+
+    network: str
+    options: dict[str, str | int | bool]
+    weights: dict[str, Tensor]
+    style: str
+    """Name of the style: stem of the style picture."""
+    style_sha256: str
+    config: dict[str, Any]
+    """The whole training config in plain values."""
+    step: int
+    elapsed_seconds: float
+    losses: dict[str, float]
+    """Mean of each loss term over the latest steps."""
+    optimizer: dict[str, Any]
+    random_state: Tensor
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write to a temporary file beside `path`, then rename: a crash leaves the old checkpoint whole.
+
+    Raises:
+        OSError: the folder is missing or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": _FORMAT, "format_version": _FORMAT_VERSION, **vars(checkpoint)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, without running any code from it.
+
+    Raises:
+        ValueError: missing, damaged, not a checkpoint of this project, or of a later version.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a checkpoint, or damaged ({reason})") from error
+    if not isinstance(state, dict) or state.pop("format", None) != _FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of stylize-train")
+    version = state.pop("format_version", None)
+    if version != _FORMAT_VERSION:
+        raise ValueError(f"{path}: checkpoint version {version}, this stylize reads {_FORMAT_VERSION}")
+    try:
+        return Checkpoint(**state)
+    except TypeError as error:
+        raise ValueError(f"{path}: incomplete checkpoint ({error})") from error
+
+
+def network_from_checkpoint(checkpoint: Checkpoint) -> StyleNetwork:
+    """The trained network, in evaluation mode on the CPU.
+
+    Raises:
+        ValueError: unknown network, or weights that do not fit it.
+    """
+    network = build_network(checkpoint.network, checkpoint.options)
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint's weights do not fit network {checkpoint.network!r}: {error}") from error
+    return network.eval()

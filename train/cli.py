@@ -1,0 +1,131 @@
+"""`stylize-train`: from one picture to a style network."""
+
+import dataclasses
+import logging
+import sys
+import types
+import typing
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from stylize.train.checkpoint import Checkpoint
+from stylize.train.config import TrainConfig
+from stylize.train.loop import Progress as TrainProgress
+from stylize.train.loop import TrainingDivergedError, train
+
+__all__ = ["main"]
+
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_LOSS_NAMES = ("content", "style", "temporal", "features", "variation")
+
+
+def _click_type(annotation: Any) -> tuple[Any, bool]:  # noqa: ANN401 - a type expression has no narrower type
+    """The click type of a config field, and whether the flag may be repeated."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(member for member in typing.get_args(annotation) if member is not types.NoneType)
+    if typing.get_origin(annotation) is Literal:
+        return click.Choice(typing.get_args(annotation)), False
+    if typing.get_origin(annotation) is tuple:
+        return _click_type(typing.get_args(annotation)[0])[0], True
+    if annotation is Path:
+        return click.Path(path_type=Path), False
+    return annotation, False
+
+
+def _config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One flag for each field of `TrainConfig`, in its order; `_px` and the like stay in the name."""
+    hints = typing.get_type_hints(TrainConfig)
+    for field in reversed(dataclasses.fields(TrainConfig)):
+        flag = "--" + field.name.replace("_", "-")
+        kind, is_repeatable = _click_type(hints[field.name])
+        is_required = field.default is dataclasses.MISSING
+        declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+        command = click.option(
+            declaration,
+            field.name,
+            type=None if kind is bool else kind,
+            required=is_required,
+            multiple=is_repeatable,
+            default=None if is_required else field.default,
+            show_default=field.default not in (None, (), dataclasses.MISSING),
+            help=field.metadata["help"],
+        )(command)
+    return command
+
+
+@click.command(context_settings={"show_default": False, "max_content_width": 110})
+@_config_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Checkpoint to write (.pth)."
+)
+@click.option("--resume", is_flag=True, help="Go on from the output file if it is there.")
+@click.option("--overwrite", is_flag=True, help="Start afresh although the output file is there.")
+@click.option("--device", default=None, help="cpu, cuda, cuda:1, ... Default: CUDA when there is one.")
+@click.version_option(version("stylize"), package_name="stylize")
+def main(output: Path, resume: bool, overwrite: bool, device: str | None, **fields: Any) -> None:  # noqa: ANN401
+    """Train a network that paints like one picture and does not flicker.
+
+    Writes a checkpoint for stylize-export, and beside it <output>-preview.jpg, which shows content,
+    stylized frame, next stylized frame and what flickers between them.
+    """
+    console = Console(stderr=True)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        config = TrainConfig(**fields)
+        _check_paths(config, output, resume=resume, overwrite=overwrite)
+        checkpoint = _train_with_progress(config, output, console=console, resume=resume, device=device)
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted; go on with the same command and --resume ({output})", style="yellow", soft_wrap=True
+        )
+        sys.exit(_EXIT_INTERRUPTED)
+    except (ValueError, OSError, TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
+        console.print(f"stylize-train: error: {error}", style="bold red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(1)
+    click.echo(f"{output}: {checkpoint.network} in the style {checkpoint.style!r} after {checkpoint.step} steps")
+    click.echo(f"next: stylize-export {output} -o {output.with_suffix('.onnx')}")
+
+
+def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Find what would fail only after minutes of work."""
+    if not config.style.is_file():
+        raise ValueError(f"{config.style}: no such style picture")
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"{output}: its folder does not exist; create it first")
+    if output.is_dir():
+        raise ValueError(f"{output}: is a folder; give a file name ending in .pth")
+    if output.exists() and not (resume or overwrite):
+        raise ValueError(f"{output}: exists; add --resume to go on with it or --overwrite to replace it")
+
+
+def _train_with_progress(
+    config: TrainConfig, output: Path, *, console: Console, resume: bool, device: str | None
+) -> Checkpoint:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=20),
+        TextColumn("step {task.fields[step]}"),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=1.0, step=0, losses="")
+
+        def show(progress: TrainProgress) -> None:
+            losses = " ".join(f"{name} {progress.losses[name]:.3f}" for name in _LOSS_NAMES)
+            bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
+
+        return train(config, output, resume=resume, on_step=show, device=device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Everything a training run can be told, in one frozen dataclass."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["STYLE_LAYERS", "TrainConfig", "config_from_dict", "config_to_dict"]
+
+# relu4_1 and deeper are left out: the same features on a half and a quarter size picture see larger
+# strokes for less work, and published weights cut after conv3_4 suffice.
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu3_4")
+
+
+def _option(default: Any, text: str) -> Any:  # noqa: ANN401 - dataclasses.field has no better type
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run; each field is also a flag of `stylize-train`.
+
+    Raises:
+        ValueError: a value is out of its range, or steps and minutes are both given.
+    """
+
+    style: Path = field(metadata={"help": "Style picture."})
+    data: tuple[Path, ...] = _option(
+        (), "Folder of pictures, nested or flat; repeatable. Default: scenes drawn on the spot."
+    )
+    network: Literal["fast", "reconet"] = _option("fast", "Architecture.")
+    width: Literal[48, 32] = _option(48, "fast: channels of the trunk.")
+    norm: Literal["instance", "frn"] = _option("instance", "reconet: normalisation; frn avoids bubbles.")
+    activation_after_add: bool = _option(False, "reconet: ReLU after each residual sum.")
+    loss_weights: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
+        None, "VGG weights (.safetensors or .pth). Default: torch's cache, else download."
+    )
+    steps: int | None = _option(None, "Training steps. Default: 10000, unless --minutes is given.")
+    minutes: float | None = _option(None, "Train for this long instead of a number of steps.")
+    batch_size: int = _option(1, "Frame pairs per step.")
+    crop_px: int = _option(192, "Side of the training crops.")
+    style_size_px: int = _option(384, "Short side the style picture is scaled to; smaller gives finer strokes.")
+    num_scales: int = _option(3, "Style is compared at full, half, quarter ... size: this many.")
+    style_layers: tuple[str, ...] = _option(STYLE_LAYERS, "VGG layer for style; repeatable.")
+    content_layer: str = _option("relu3_4", "VGG layer for content.")
+    content_weight: float = _option(1.0, "Weight of the relative content error.")
+    style_weight: float = _option(1.0, "Weight of the relative Gram error.")
+    temporal_weight: float = _option(1.0, "Weight of the output's flicker; 0 trains a picture-only style.")
+    feature_temporal_weight: float = _option(0.1, "Weight of the encoder features' flicker.")
+    variation_weight: float = _option(0.05, "Weight of total variation: smoother flats.")
+    learning_rate: float = _option(1e-3, "Adam's highest learning rate; decays by a half cosine.")
+    seed: int = _option(0, "Seed of the initial weights and of the data.")
+    precision: Literal["auto", "fp32", "bf16"] = _option(
+        "auto", "Arithmetic of the heavy parts; auto is bf16 where it is fast."
+    )
+    preview_every: int = _option(500, "Steps between preview pictures; 0 for none.")
+    checkpoint_every: int = _option(500, "Steps between checkpoints.")
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name}={value} must be in [{low}, {high}]")
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError(f"steps={self.steps} and minutes={self.minutes} exclude each other: give one")
+        if self.crop_px % 2**self.num_scales:
+            raise ValueError(
+                f"crop_px={self.crop_px} must be a multiple of {2**self.num_scales} for {self.num_scales} scales"
+            )
+        smallest = self.crop_px // 2 ** (self.num_scales - 1)
+        if smallest < 32:
+            raise ValueError(
+                f"crop_px={self.crop_px} leaves {smallest} px at scale {self.num_scales}, at least 32 are needed"
+            )
+
+    @property
+    def network_options(self) -> dict[str, str | int | bool]:
+        """The options `build_network` takes for this network."""
+        if self.network == "fast":
+            return {"width": self.width}
+        return {"norm": self.norm, "activation_after_add": self.activation_after_add}
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps to train, None when time decides."""
+        return None if self.minutes is not None else (self.steps or _DEFAULT_STEPS)
+
+
+_DEFAULT_STEPS = 10_000  # about 70 minutes on two cores; strokes settle after about 5,000
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("steps", 1, 10**8),
+    ("minutes", 0.01, 10**6),
+    ("batch_size", 1, 1024),
+    ("crop_px", 64, 4096),
+    ("style_size_px", 64, 4096),
+    ("num_scales", 1, 6),
+    ("content_weight", 0, 1e9),
+    ("style_weight", 0, 1e9),
+    ("temporal_weight", 0, 1e9),
+    ("feature_temporal_weight", 0, 1e9),
+    ("variation_weight", 0, 1e9),
+    ("learning_rate", 1e-8, 1),
+    ("seed", 0, 2**32 - 1),
+    ("preview_every", 0, 10**8),
+    ("checkpoint_every", 1, 10**8),
+)
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain values only, as a checkpoint holds them."""
+    plain = dataclasses.asdict(config)
+    for name, value in plain.items():
+        if isinstance(value, Path):
+            plain[name] = str(value)
+        elif isinstance(value, tuple):
+            plain[name] = [str(item) for item in value]
+    return plain
+
+
+def config_from_dict(plain: dict[str, Any]) -> TrainConfig:
+    """Inverse of `config_to_dict`.
+
+    Raises:
+        ValueError: a field is unknown, missing or out of range.
+    """
+    values = dict(plain)
+    try:
+        values["style"] = Path(values["style"])
+        values["data"] = tuple(Path(item) for item in values["data"])
+        values["style_layers"] = tuple(values["style_layers"])
+        if values["loss_weights"] is not None:
+            values["loss_weights"] = Path(values["loss_weights"])
+        return TrainConfig(**values)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the training config does not fit this version: {error}") from error

@@ -1,0 +1,342 @@
+"""The training loop, top to bottom.
+
+Shapes: N pairs, H = W = crop; a step sees both frames of each pair in one pass of 2N pictures.
+"""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset, default_collate
+
+from stylize.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stylize.train.config import TrainConfig, config_to_dict
+from stylize.train.data import FramePair, FramePairs, PictureFolder, SceneCollection, read_picture
+from stylize.train.loss_network import LossNetwork, loss_weights_from_file, loss_weights_from_hub
+from stylize.train.losses import (
+    content_loss,
+    feature_temporal_loss,
+    gram_matrix,
+    image_pyramid,
+    output_temporal_loss,
+    style_loss,
+    total_variation_loss,
+)
+from stylize.train.motion import resize_flow, warp_backward
+from stylize.train.networks import StyleNetwork, build_network
+from stylize.train.preview import write_preview
+
+__all__ = ["Progress", "TrainingDivergedError", "train"]
+
+logger = logging.getLogger(__name__)
+
+# The output's temporal loss is counted in units of this mean square: a flicker of 5 % of the range.
+_TEMPORAL_UNIT = 0.05**2
+_WARMUP_SHARE = 0.02  # of the run, learning rate rising linearly
+_NUM_PREVIEW_PAIRS = 4
+_PREVIEW_SEED = 2**31  # pairs that no training seed below it draws
+_LOSS_MEMORY = 0.98  # reported losses are means over about 50 steps
+_MAX_GRADIENT_NORM = 10.0  # rare exploding steps, mostly in the first hundred
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss became infinite or NaN; the last checkpoint is whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What the caller is told after every step."""
+
+    step: int
+    fraction: float
+    """Share of the run that is done, by steps or by time."""
+    elapsed_seconds: float
+    losses: dict[str, float]
+    """Weighted terms and their `total`."""
+
+
+@dataclass
+class _State:
+    """What changes while training and what a checkpoint keeps."""
+
+    network: StyleNetwork
+    optimizer: torch.optim.Adam
+    style: str
+    style_sha256: str
+    step: int = 0
+    elapsed_seconds: float = 0.0
+    losses: dict[str, float] | None = None
+
+
+class _StyleTarget:
+    """The loss network with the style picture's Gram matrices at each scale."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
+        if config.loss_weights is not None:
+            weights = loss_weights_from_file(config.loss_weights)
+        else:
+            weights = loss_weights_from_hub()
+        loss_network = LossNetwork(weights, {*config.style_layers, config.content_layer})
+        self._network = loss_network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype = dtype
+        self._num_scales = config.num_scales
+        self._content_layer = config.content_layer
+        style_13HW = _style_picture(config.style, config.style_size_px).to(device)
+        self._grams = [
+            {layer: gram_matrix(features[layer]) for layer in config.style_layers}
+            for features in self._features(style_13HW)
+        ]
+
+    def _features(self, pictures_NCHW: Tensor) -> Iterator[dict[str, Tensor]]:
+        for level in image_pyramid(pictures_NCHW, self._num_scales):
+            yield self._network(level.to(self._dtype, memory_format=torch.channels_last))
+
+    def losses(self, stylized_N3HW: Tensor, source_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Relative content error and relative Gram error, the latter averaged over layers and scales."""
+        with torch.no_grad():
+            source = source_N3HW.to(self._dtype, memory_format=torch.channels_last)
+            wanted = self._network(source)[self._content_layer]
+        content = stylized_N3HW.new_zeros(())
+        style = []
+        for scale, (features, grams) in enumerate(zip(self._features(stylized_N3HW), self._grams, strict=True)):
+            if scale == 0:
+                content = content_loss(features[self._content_layer], wanted)
+            style += [style_loss(features[layer], gram) for layer, gram in grams.items()]
+        return content, torch.stack(style).mean()
+
+
+def _style_picture(path: Path, short_side_px: int) -> Tensor:
+    """(1, 3, H, W) RGB in [0, 1] with the short side scaled."""
+    picture = read_picture(path)
+    height, width = picture.shape[:2]
+    scale = short_side_px / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255
+
+
+def train(
+    config: TrainConfig, output: Path, *, resume: bool, on_step: Callable[[Progress], None], device: str | None = None
+) -> Checkpoint:
+    """Train a style and write it to `output` now and then, at the end, and on KeyboardInterrupt.
+
+    The data, the initial weights and the order of both depend on the config alone, so on a CPU a
+    resumed run ends with the same weights, bit for bit, as an unbroken one of as many steps.
+
+    Args:
+        config: the whole run.
+        output: the checkpoint; previews go beside it as `<stem>-preview.jpg`.
+        resume: continue from `output` if it is there.
+        on_step: called after every step.
+        device: `cpu`, `cuda`, ...; None takes CUDA when there is one.
+
+    Returns:
+        The last checkpoint, as written.
+
+    Raises:
+        ValueError: unreadable style, data, weights, or a checkpoint that does not fit the config.
+        TrainingDivergedError: the loss is no longer finite.
+        KeyboardInterrupt: raised again after the checkpoint was written.
+    """
+    target_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = _loss_dtype(config, target_device)
+    state = _initial_state(config, target_device)
+    if resume and output.is_file():
+        _restore(state, load_checkpoint(output), config)
+    target = _StyleTarget(config, target_device, dtype)
+    pictures = PictureFolder(config.data) if config.data else SceneCollection()
+    if pictures.num_skipped:
+        logger.warning("skipped %d files that are not readable pictures", pictures.num_skipped)
+    preview_pairs = _preview_pairs(pictures, config, target_device)
+    started = time.monotonic() - state.elapsed_seconds
+    batches = iter(_loader(pictures, config, state.step, target_device))
+    try:
+        while (fraction := _fraction(config, state)) < 1:
+            pairs = FramePair(*(x.to(target_device, non_blocking=True) for x in next(batches)))
+            for group in state.optimizer.param_groups:
+                group["lr"] = config.learning_rate * _schedule(fraction)
+            losses = _step(state, pairs, target, config, _autocast(config, target_device))
+            state.step += 1
+            state.elapsed_seconds = time.monotonic() - started
+            state.losses = _smoothed(state.losses, losses)
+            on_step(
+                Progress(
+                    step=state.step,
+                    fraction=min(1.0, _fraction(config, state)),
+                    elapsed_seconds=state.elapsed_seconds,
+                    losses=state.losses,
+                )
+            )
+            if config.preview_every and state.step % config.preview_every == 0:
+                write_preview(output.with_name(f"{output.stem}-preview.jpg"), state.network, preview_pairs)
+            if state.step % config.checkpoint_every == 0:
+                save_checkpoint(_checkpoint(state, config), output)
+    except KeyboardInterrupt:
+        save_checkpoint(_checkpoint(state, config), output)
+        raise
+    final = _checkpoint(state, config)
+    save_checkpoint(final, output)
+    if config.preview_every:
+        write_preview(output.with_name(f"{output.stem}-preview.jpg"), state.network, preview_pairs)
+    return final
+
+
+def _step(
+    state: _State, pairs: FramePair, target: _StyleTarget, config: TrainConfig, autocast: AbstractContextManager[object]
+) -> dict[str, float]:
+    """One optimiser step; returns the weighted loss terms."""
+    num_pairs = len(pairs.flow)
+    with autocast:
+        features = state.network.encode(torch.cat([pairs.previous, pairs.current]))
+        outputs = state.network.decode(features).float()
+    previous, current = outputs[:num_pairs], outputs[num_pairs:]
+    # The two frames of a pair look alike: style and content of one of them, in turn, say as much as
+    # of both, and the loss network is nine tenths of the work.
+    if state.step % 2:
+        content, style = target.losses(current, pairs.current_clean)
+    else:
+        content, style = target.losses(previous, pairs.previous_clean)
+    change = output_temporal_loss(
+        current,
+        warp_backward(previous, pairs.flow),
+        pairs.current_clean,
+        warp_backward(pairs.previous_clean, pairs.flow),
+        pairs.visible,
+    )
+    height, width = features.shape[-2:]
+    small_flow, small_visible = resize_flow(pairs.flow, pairs.visible, height=height, width=width)
+    features = features.float()
+    warped_features = warp_backward(features[:num_pairs], small_flow)
+    terms = {
+        "content": config.content_weight * content,
+        "style": config.style_weight * style,
+        "temporal": config.temporal_weight * change / _TEMPORAL_UNIT,
+        "features": config.feature_temporal_weight
+        * feature_temporal_loss(features[num_pairs:], warped_features, small_visible),
+        "variation": config.variation_weight * total_variation_loss(outputs),
+    }
+    total = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(total):  # sync point: the loss must be known before it spoils the weights
+        raise TrainingDivergedError(
+            f"the loss became {total.item()} at step {state.step}: lower learning_rate={config.learning_rate}"
+        )
+    state.optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), _MAX_GRADIENT_NORM)
+    state.optimizer.step()
+    return {name: term.item() for name, term in terms.items()} | {"total": total.item()}
+
+
+def _loss_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The loss network's arithmetic: bfloat16 halves a step on CPUs with AVX-512 BF16 and on GPUs."""
+    if config.precision == "auto":
+        is_fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if is_fast else torch.float32
+    return torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+    """On a GPU the style network runs in bfloat16 too; on a CPU it is too small to gain."""
+    if device.type == "cuda" and config.precision != "fp32":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def _initial_state(config: TrainConfig, device: torch.device) -> _State:
+    torch.manual_seed(config.seed)
+    network = build_network(config.network, config.network_options)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _State(
+        network=network,
+        optimizer=torch.optim.Adam(network.parameters(), lr=config.learning_rate),
+        style=config.style.stem,
+        style_sha256=hashlib.sha256(config.style.read_bytes()).hexdigest(),
+    )
+
+
+def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """Put a checkpoint's training state into `state`.
+
+    Raises:
+        ValueError: the checkpoint is of another style, network or setting.
+    """
+    ignored = {"steps", "minutes", "preview_every", "checkpoint_every", "loss_weights", "style", "data"}
+    now = config_to_dict(config)
+    changed = [
+        f"{name}={now[name]!r} (was {value!r})"
+        for name, value in checkpoint.config.items()
+        if name not in ignored and now.get(name) != value
+    ]
+    if checkpoint.style_sha256 != state.style_sha256:
+        changed.append(f"style {state.style!r} (was {checkpoint.style!r})")
+    if changed:
+        raise ValueError(f"cannot resume with other settings: {', '.join(changed)}; use those, or another output")
+    state.network.load_state_dict(checkpoint.weights)
+    state.optimizer.load_state_dict(checkpoint.optimizer)
+    state.step, state.elapsed_seconds = checkpoint.step, checkpoint.elapsed_seconds
+    state.losses = checkpoint.losses
+    torch.set_rng_state(checkpoint.random_state)
+
+
+def _checkpoint(state: _State, config: TrainConfig) -> Checkpoint:
+    return Checkpoint(
+        network=state.network.name,
+        options=state.network.options,
+        weights={name: weight.cpu() for name, weight in state.network.state_dict().items()},
+        style=state.style,
+        style_sha256=state.style_sha256,
+        config=config_to_dict(config),
+        step=state.step,
+        elapsed_seconds=state.elapsed_seconds,
+        losses=state.losses or {},
+        optimizer=state.optimizer.state_dict(),
+        random_state=torch.get_rng_state(),
+    )
+
+
+def _loader(
+    pictures: PictureFolder | SceneCollection, config: TrainConfig, start_step: int, device: torch.device
+) -> DataLoader[FramePair]:
+    """Batches from `start_step` on; effectively endless when time decides the length."""
+    num_pairs = (config.num_steps or 10**9) * config.batch_size
+    pairs = FramePairs(pictures, crop_px=config.crop_px, num_pairs=num_pairs, seed=config.seed)
+    rest = Subset(pairs, range(start_step * config.batch_size, num_pairs))
+    is_cuda = device.type == "cuda"
+    # On a CPU the network already uses every core, so loader processes would only compete.
+    return DataLoader(
+        rest, config.batch_size, num_workers=8 if is_cuda else 0, pin_memory=is_cuda, persistent_workers=is_cuda
+    )
+
+
+def _preview_pairs(pictures: PictureFolder | SceneCollection, config: TrainConfig, device: torch.device) -> FramePair:
+    pairs = FramePairs(pictures, crop_px=config.crop_px, num_pairs=_NUM_PREVIEW_PAIRS, seed=_PREVIEW_SEED + config.seed)
+    batch = default_collate([pairs[index] for index in range(_NUM_PREVIEW_PAIRS)])
+    return FramePair(*(column.to(device) for column in batch))
+
+
+def _fraction(config: TrainConfig, state: _State) -> float:
+    if config.minutes is not None:
+        return state.elapsed_seconds / (config.minutes * 60)
+    assert config.num_steps is not None
+    return state.step / config.num_steps
+
+
+def _schedule(fraction: float) -> float:
+    """Factor of the learning rate: linear rise, then half a cosine down to nearly nothing."""
+    if fraction < _WARMUP_SHARE:
+        return 0.1 + 0.9 * fraction / _WARMUP_SHARE
+    return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * (fraction - _WARMUP_SHARE) / (1 - _WARMUP_SHARE)))
+
+
+def _smoothed(before: dict[str, float] | None, now: dict[str, float]) -> dict[str, float]:
+    if before is None:
+        return now
+    return {name: _LOSS_MEMORY * before[name] + (1 - _LOSS_MEMORY) * value for name, value in now.items()}

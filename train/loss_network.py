@@ -1,0 +1,147 @@
+"""The frozen VGG network whose features measure content and style.
+
+Shapes: N batch, C channels, H height, W width.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["LossNetwork", "loss_weights_from_file", "loss_weights_from_hub"]
+
+logger = logging.getLogger(__name__)
+
+# ImageNet statistics the weights were trained with (torchvision `VGG19_Weights.IMAGENET1K_V1`).
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+# Convolutions in each of the five blocks; Simonyan & Zisserman, arXiv 1409.1556, table 1, D and E.
+_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+
+# torchvision's own addresses; the tail of each name is the start of the file's SHA-256.
+_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+
+
+def _conv_names(architecture: str) -> dict[str, int]:
+    """Layer name (`conv3_1`) to its index in torchvision's `features`."""
+    names: dict[str, int] = {}
+    index = 0
+    for block, num_convs in enumerate(_BLOCKS[architecture], start=1):
+        for conv in range(1, num_convs + 1):
+            names[f"conv{block}_{conv}"] = index
+            index += 2  # each convolution is followed by its ReLU
+        index += 1  # each block ends with a pooling layer
+    return names
+
+
+def loss_weights_from_file(path: Path) -> dict[str, Tensor]:
+    """Read VGG-16 or VGG-19 weights with torchvision's key names (`features.0.weight` ...).
+
+    Args:
+        path: `.safetensors`, or a state dict in a `.pth`; a file cut after some layer is fine.
+
+    Raises:
+        ValueError: the file is missing, damaged or holds no VGG convolution.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file with loss weights")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot be read as loss weights ({error})") from error
+    if not isinstance(state, dict) or "features.0.weight" not in state:
+        raise ValueError(
+            f"{path}: holds no VGG weights; expected torchvision's keys (features.0.weight, features.0.bias, ...)"
+        )
+    return state
+
+
+def loss_weights_from_hub() -> dict[str, Tensor]:
+    """VGG-19 weights from torch's cache, downloaded from PyTorch's model host the first time (548 MB).
+
+    Raises:
+        ValueError: not in the cache and the host cannot be reached.
+    """
+    try:
+        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(_URL, map_location="cpu", check_hash=True)
+    except (URLError, OSError) as error:
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(_URL).name
+        raise ValueError(
+            f"cannot download the loss weights from {_URL} ({error}): "
+            f"give a file with --loss-weights, or put that file at {cached}"
+        ) from error
+    return state
+
+
+class LossNetwork(nn.Module):
+    """VGG features up to the deepest layer asked for; frozen, reflection-padded.
+
+    Zero padding would make every border look like an edge, and the trained style then answers with
+    a coloured frame round the picture.
+
+    Args:
+        weights: torchvision keys, as `loss_weights_from_file` returns them.
+        layers: names such as `relu3_1`.
+
+    Raises:
+        ValueError: the weights end before one of `layers`, or a name is not a VGG layer.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], layers: Iterable[str]) -> None:
+        super().__init__()
+        self.architecture = "vgg16" if "features.17.weight" in weights else "vgg19"
+        present = {
+            name: index
+            for name, index in _conv_names(self.architecture).items()
+            if f"features.{index}.weight" in weights
+        }
+        self.layers = tuple(sorted(set(layers)))
+        available = tuple(name.replace("conv", "relu") for name in present)
+        missing = [layer for layer in self.layers if layer not in available]
+        if missing:
+            raise ValueError(
+                f"the loss weights have no {', '.join(missing)}: they reach {available[0]} ... {available[-1]}; "
+                "choose among those, or give complete weights"
+            )
+        deepest = max(available.index(layer) for layer in self.layers)
+        if len(available) < len(_conv_names(self.architecture)):
+            logger.info("loss weights cover %s ... %s; deeper layers are not used", available[0], available[-1])
+        self.convs = nn.ModuleDict()
+        for name, index in list(present.items())[: deepest + 1]:
+            weight, bias = weights[f"features.{index}.weight"], weights[f"features.{index}.bias"]
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3)
+            conv.load_state_dict({"weight": weight, "bias": bias})
+            self.convs[name] = conv
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(_MEAN)[None, :, None, None])
+        self.register_buffer("std", torch.tensor(_STD)[None, :, None, None])
+        self.requires_grad_(False).eval()
+
+    def forward(self, pictures_NCHW: Tensor) -> dict[str, Tensor]:
+        """Features of RGB pictures in [0, 1].
+
+        Returns:
+            One entry per layer asked for, (N, C, H / 2^(block - 1), W / 2^(block - 1)).
+        """
+        x = (pictures_NCHW - self.mean) / self.std
+        features: dict[str, Tensor] = {}
+        for name, conv in self.convs.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.max_pool2d(x, 2)
+            x = F.relu(conv(F.pad(x, (1, 1, 1, 1), mode="reflect")))
+            layer = name.replace("conv", "relu")
+            if layer in self.layers:
+                features[layer] = x
+        return features

@@ -1,0 +1,81 @@
+"""The training losses as pure functions, each normalised so that 1.0 means the same for every style.
+
+Shapes: N batch, C channels, H height, W width; masks are (N, 1, H, W), 1 where visible.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "LUMINANCE_WEIGHTS",
+    "content_loss",
+    "feature_temporal_loss",
+    "gram_matrix",
+    "image_pyramid",
+    "output_temporal_loss",
+    "style_loss",
+    "total_variation_loss",
+]
+
+LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, item 3.2
+
+
+def gram_matrix(features_NCHW: Tensor) -> Tensor:
+    """Channel correlations (N, C, C), averaged over positions so that they do not depend on the size.
+
+    Source: Gatys et al., CVPR 2016, eq. 3, divided by the number of positions; always float32.
+    """
+    features_NCP = features_NCHW.flatten(2).float()
+    return features_NCP @ features_NCP.transpose(1, 2) / features_NCP.shape[2]
+
+
+def style_loss(features_NCHW: Tensor, style_gram_1CC: Tensor) -> Tensor:
+    """Squared error of the Gram matrix over the style's own energy: 1.0 is what a black picture's features score."""
+    error = (gram_matrix(features_NCHW) - style_gram_1CC).square().sum(dim=(1, 2))
+    return (error / style_gram_1CC.square().sum()).mean()
+
+
+def content_loss(features_NCHW: Tensor, content_NCHW: Tensor) -> Tensor:
+    """Squared error of the features over the energy of the content picture's own features."""
+    error = (features_NCHW - content_NCHW).float().square().mean(dim=(1, 2, 3))
+    energy = content_NCHW.float().square().mean(dim=(1, 2, 3))
+    return (error / energy.clamp_min(1e-8)).mean()
+
+
+def total_variation_loss(pictures_NCHW: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring pixels, horizontally plus vertically."""
+    dx = pictures_NCHW[..., :, 1:] - pictures_NCHW[..., :, :-1]
+    dy = pictures_NCHW[..., 1:, :] - pictures_NCHW[..., :-1, :]
+    return dx.square().mean() + dy.square().mean()
+
+
+def output_temporal_loss(
+    output_N3HW: Tensor, warped_output_N3HW: Tensor, input_N3HW: Tensor, warped_input_N3HW: Tensor, mask_N1HW: Tensor
+) -> Tensor:
+    """Change of the stylized frame beyond the change of light in the source, at visible pixels.
+
+    Mean over pixels and RGB channels c of M ((O_t - W(O_{t-1}))_c - (I_t - W(I_{t-1}))_Y)^2, so 0.01
+    is a change of a tenth of the range. Source: ReCoNet, arXiv 1807.01197, section 3.3.
+    """
+    luminance = input_N3HW.new_tensor(LUMINANCE_WEIGHTS)[None, :, None, None]
+    input_change_N1HW = ((input_N3HW - warped_input_N3HW) * luminance).sum(dim=1, keepdim=True)
+    difference = output_N3HW - warped_output_N3HW - input_change_N1HW
+    return (mask_N1HW * difference.square()).mean()
+
+
+def feature_temporal_loss(features_NCHW: Tensor, warped_features_NCHW: Tensor, mask_N1HW: Tensor) -> Tensor:
+    """Change of the encoder's features at visible positions over the features' own energy.
+
+    Dividing by the energy keeps the network from escaping by shrinking its features.
+    Source: ReCoNet, arXiv 1807.01197, section 3.3; the division is ours.
+    """
+    difference = (mask_N1HW * (features_NCHW - warped_features_NCHW).square()).mean()
+    return difference / features_NCHW.detach().square().mean().clamp_min(1e-8)
+
+
+def image_pyramid(pictures_NCHW: Tensor, num_scales: int) -> list[Tensor]:
+    """The pictures at scale 1, 1/2, 1/4, ...: each level the 2x2 means of the one before."""
+    levels = [pictures_NCHW]
+    for _ in range(num_scales - 1):
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    return levels

@@ -1,0 +1,152 @@
+"""Every style network whole in one file, with its paper, its cost and its limits.
+
+All take frames (N, 3, H, W), RGB in [0, 1], H and W multiples of `size_multiple`, and return
+stylized frames of the same shape and range. `encode` and `decode` are the two halves between which
+the feature-level temporal loss is taken.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stylize.train.blocks import ConvBlock, NormName, ReflectConv, ResidualBlock, UpsampleConv, norm_and_activation
+
+__all__ = ["NETWORKS", "Fast", "NetworkFacts", "ReCoNet", "StyleNetwork", "build_network"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFacts:
+    """What one forward pass costs and needs; the tests measure these figures on the network itself."""
+
+    paper: str
+    flop_per_pixel: float
+    """Convolution work per picture pixel, 2 FLOP per multiply-add."""
+    size_multiple: int
+    receptive_field_px: int
+    """Side of the square of input pixels that the convolutions of one output pixel can see.
+
+    Instance norm adds whole-picture statistics to that.
+    """
+
+
+class StyleNetwork(nn.Module):
+    """A feed-forward style network in two halves.
+
+    `name` and `options` rebuild the same architecture through `build_network`.
+    """
+
+    name: ClassVar[str]
+    facts: NetworkFacts
+    options: dict[str, str | int | bool]
+    encoder: nn.Sequential
+    decoder: nn.Sequential
+
+    def encode(self, frames_NCHW: Tensor) -> Tensor:
+        """RGB in [0, 1] to features (N, C, H / 4, W / 4)."""
+        features: Tensor = self.encoder(frames_NCHW * 2 - 1)
+        return features
+
+    def decode(self, features_NCHW: Tensor) -> Tensor:
+        """Features to RGB in [0, 1]."""
+        return torch.tanh(self.decoder(features_NCHW)) * 0.5 + 0.5
+
+    def forward(self, frames_NCHW: Tensor) -> Tensor:
+        """RGB frames in [0, 1] to stylized RGB frames in [0, 1], same shape."""
+        return self.decode(self.encode(frames_NCHW))
+
+
+class ReCoNet(StyleNetwork):
+    """The network of "ReCoNet: Real-time Coherent Video Style Transfer", with resize convolutions.
+
+    Channels 48/96/192, four residual blocks at a quarter of the size, 9x9 convolutions at both ends.
+    Source: Gao et al., ACCV 2018, arXiv 1807.01197; layer sizes as in the author's `ReCoNet2`.
+
+    Args:
+        norm: `instance` as published, or `frn` (no bubbles; see `FilterResponseNorm`).
+        activation_after_add: ReLU after each residual sum, as some published ports have it.
+    """
+
+    name = "reconet"
+
+    def __init__(self, *, norm: NormName = "instance", activation_after_add: bool = False) -> None:
+        super().__init__()
+        self.options = {"norm": norm, "activation_after_add": activation_after_add}
+        self.facts = NetworkFacts(
+            paper="Gao et al., ACCV 2018, arXiv 1807.01197",
+            flop_per_pixel=493_632,
+            size_multiple=4,
+            receptive_field_px=95,
+        )
+        self.encoder = nn.Sequential(
+            ConvBlock(3, 48, 9, norm=norm),
+            ConvBlock(48, 96, 3, stride=2, norm=norm),
+            ConvBlock(96, 192, 3, stride=2, norm=norm),
+            *(ResidualBlock(192, norm=norm, activation_after_add=activation_after_add) for _ in range(4)),
+        )
+        self.decoder = nn.Sequential(
+            UpsampleConv(192, 96, 3),
+            norm_and_activation(norm, 96),
+            UpsampleConv(96, 48, 3),
+            norm_and_activation(norm, 48),
+            ReflectConv(48, 3, 9),
+        )
+
+
+class Fast(StyleNetwork):
+    """A network for CPUs and for thousands of frames per second: every wide layer at a quarter of the size.
+
+    A space-to-depth stem (2x2 pixels to channels, then 3x3: written as one 6x6 convolution at
+    stride 2) replaces the full-size convolutions, four narrow residual blocks paint the strokes, and
+    two resize convolutions, computed by their phases, bring the size back.
+    Layout after Johnson et al., ECCV 2016, arXiv 1603.08155; space-to-depth is the inverse of the
+    sub-pixel shuffle of Shi et al., arXiv 1609.05158.
+
+    Args:
+        width: channels of the trunk, 48 (6.2 GFLOP per 640x360 frame) or 32 (2.9 GFLOP).
+    """
+
+    name = "fast"
+    _FLOP_PER_PIXEL: ClassVar[dict[int, float]] = {48: 26_928, 32: 12_544}
+
+    def __init__(self, *, width: int = 48) -> None:
+        super().__init__()
+        if width not in self._FLOP_PER_PIXEL:
+            raise ValueError(f"width={width} must be one of {sorted(self._FLOP_PER_PIXEL)}")
+        self.options = {"width": width}
+        self.facts = NetworkFacts(
+            paper="after Johnson et al., ECCV 2016, arXiv 1603.08155",
+            flop_per_pixel=self._FLOP_PER_PIXEL[width],
+            size_multiple=4,
+            receptive_field_px=82,
+        )
+        half = width // 2
+        self.encoder = nn.Sequential(
+            ConvBlock(3, half, 6, stride=2),  # the space-to-depth stem
+            ConvBlock(half, width, 3, stride=2),
+            *(ResidualBlock(width) for _ in range(4)),
+        )
+        self.decoder = nn.Sequential(
+            UpsampleConv(width, half, 3),
+            norm_and_activation("instance", half),
+            UpsampleConv(half, 3, 5),
+        )
+
+
+NETWORKS: Mapping[str, Callable[..., StyleNetwork]] = {ReCoNet.name: ReCoNet, Fast.name: Fast}
+
+
+def build_network(name: str, options: Mapping[str, str | int | bool]) -> StyleNetwork:
+    """A freshly initialised network.
+
+    Raises:
+        ValueError: unknown name, unknown option, or an option value the network does not have.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"network {name!r} is unknown: choose one of {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](**options)
+    except TypeError as error:
+        raise ValueError(f"network {name!r} does not take these options {dict(options)}: {error}") from error
