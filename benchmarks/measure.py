@@ -1,0 +1,176 @@
+"""Timing that can be compared: in turn, warmed up, with spread, beside the machine's own roof."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "MachineRoof",
+    "Spread",
+    "measure_in_turn",
+    "measure_machine_roof",
+    "own_peak_resident_bytes",
+    "peak_resident_bytes",
+    "percentiles_ms",
+    "spread_of",
+]
+
+# Large enough to be compute bound on any CPU (three 16 MB matrices), 0.1 s on two Zen 4 cores.
+_GEMM_SIDE = 2048
+# Larger than any last-level cache, so that the copy is one of memory.
+_COPY_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A measured quantity: its median and the middle half of the samples.
+
+    Attributes:
+        median: 50th percentile.
+        low: 25th percentile.
+        high: 75th percentile.
+        num_samples: how many samples it rests on.
+    """
+
+    median: float
+    low: float
+    high: float
+    num_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineRoof:
+    """What the machine can do at best, measured in the same run.
+
+    Attributes:
+        gemm_gflop_per_second: float32 matrix product of 2048, by NumPy's BLAS.
+        copy_gb_per_second: 256 MB copied, bytes read plus bytes written, 1 GB = 1e9 bytes.
+    """
+
+    gemm_gflop_per_second: float
+    copy_gb_per_second: float
+
+
+def spread_of(samples: Sequence[float] | NDArray[np.float64]) -> Spread:
+    """Median and quartiles.
+
+    Raises:
+        ValueError: no samples.
+    """
+    if len(samples) == 0:
+        raise ValueError("no samples to summarise")
+    low, median, high = np.percentile(np.asarray(samples, np.float64), [25, 50, 75])
+    return Spread(median=float(median), low=float(low), high=float(high), num_samples=len(samples))
+
+
+def percentiles_ms(samples_seconds: Sequence[float]) -> tuple[float, float, float]:
+    """The 50th, 95th and 99th percentile in milliseconds, linear between samples.
+
+    Raises:
+        ValueError: no samples.
+    """
+    if len(samples_seconds) == 0:
+        raise ValueError("no samples to take percentiles of")
+    p50, p95, p99 = np.percentile(np.asarray(samples_seconds, np.float64) * 1000, [50, 95, 99])
+    return float(p50), float(p95), float(p99)
+
+
+def measure_in_turn(
+    cases: Mapping[str, Callable[[], None]],
+    *,
+    num_warmup: int,
+    num_rounds: int,
+    budget_seconds: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
+    advance: Callable[[str], None] | None = None,
+) -> dict[str, list[float]]:
+    """Run every case once a round, A B A B, so that a slow minute of the machine hits all alike.
+
+    Args:
+        cases: what to run, by name.
+        num_warmup: runs of each case thrown away first.
+        num_rounds: rounds to time.
+        budget_seconds: no further round starts after this long; at least one is timed.
+        clock: monotonic seconds.
+        advance: called with the case's name after each timed run.
+
+    Returns:
+        Seconds of each timed run, by name, in order.
+    """
+    started = clock()
+    for run in cases.values():
+        for _ in range(num_warmup):
+            run()
+    samples: dict[str, list[float]] = {name: [] for name in cases}
+    for round_number in range(num_rounds):
+        if round_number > 0 and clock() - started > budget_seconds:
+            break
+        for name, run in cases.items():
+            begin = clock()
+            run()
+            samples[name].append(clock() - begin)
+            if advance is not None:
+                advance(name)
+    return samples
+
+
+def measure_machine_roof(*, num_rounds: int = 5) -> MachineRoof:
+    """Time a float32 matrix product and a memory copy; the best round of each is the roof."""
+    random = np.random.default_rng(0)
+    left = random.random((_GEMM_SIDE, _GEMM_SIDE), np.float32)
+    right = random.random((_GEMM_SIDE, _GEMM_SIDE), np.float32)
+    product = np.empty_like(left)
+    source = np.ones(_COPY_BYTES, np.uint8)
+    target = np.empty_like(source)
+
+    def multiply() -> None:
+        np.matmul(left, right, out=product)
+
+    def copy() -> None:
+        np.copyto(target, source)
+
+    samples = measure_in_turn({"gemm": multiply, "copy": copy}, num_warmup=1, num_rounds=num_rounds)
+    return MachineRoof(
+        gemm_gflop_per_second=2 * _GEMM_SIDE**3 / min(samples["gemm"]) / 1e9,
+        copy_gb_per_second=2 * _COPY_BYTES / min(samples["copy"]) / 1e9,
+    )
+
+
+def own_peak_resident_bytes() -> int:
+    """Most memory this process has held resident since it was started.
+
+    On Linux this is VmHWM: `getrusage` keeps the figure of the process that forked this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    # Not on Windows, which has neither; importing it here keeps the rest of the module usable there.
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_resident_bytes(arguments: Sequence[str], *, timeout_seconds: float = 600) -> int:
+    """Run a Python module in a process of its own and return the peak it prints as its last line.
+
+    Args:
+        arguments: what follows `python -m`.
+        timeout_seconds: how long it may take.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its standard error is in the exception.
+        subprocess.TimeoutExpired: it took too long.
+    """
+    completed = subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=True, timeout=timeout_seconds
+    )
+    return int(completed.stdout.split()[-1])

@@ -1,0 +1,83 @@
+"""Timing, percentiles and memory, with a clock of the test's own: no test here depends on speed."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylize.benchmarks.measure import measure_in_turn, own_peak_resident_bytes, percentiles_ms, spread_of
+
+
+class FakeClock:
+    """A clock that only the measured work moves."""
+
+    def __init__(self) -> None:
+        self.now_seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.now_seconds
+
+
+def test_cases_run_in_turn_after_warm_up() -> None:
+    order: list[str] = []
+    cases = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    samples = measure_in_turn(cases, num_warmup=2, num_rounds=3)
+    assert order == ["a", "a", "b", "b", *"ababab"]
+    assert [len(samples[name]) for name in "ab"] == [3, 3]
+
+
+def test_each_run_is_charged_its_own_time() -> None:
+    clock = FakeClock()
+    durations = {"fast": 0.25, "slow": 2.0}
+
+    def work(seconds: float) -> None:
+        clock.now_seconds += seconds
+
+    cases = {name: (lambda seconds=seconds: work(seconds)) for name, seconds in durations.items()}
+    samples = measure_in_turn(cases, num_warmup=1, num_rounds=2, clock=clock)
+    assert samples == {"fast": [0.25, 0.25], "slow": [2.0, 2.0]}
+
+
+def test_no_round_starts_after_the_budget_but_one_always_runs() -> None:
+    clock = FakeClock()
+
+    def work() -> None:
+        clock.now_seconds += 10
+
+    cases = {"only": work}
+    assert len(measure_in_turn(cases, num_warmup=0, num_rounds=9, budget_seconds=25, clock=clock)["only"]) == 3
+    assert len(measure_in_turn(cases, num_warmup=0, num_rounds=9, budget_seconds=0, clock=clock)["only"]) == 1
+
+
+def test_progress_is_told_after_every_run() -> None:
+    told: list[str] = []
+    measure_in_turn({"a": lambda: None, "b": lambda: None}, num_warmup=1, num_rounds=2, advance=told.append)
+    assert told == list(itertools.chain("ab", "ab"))
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    # 0 ... 100 ms: the percentile is its own value.
+    assert percentiles_ms([index / 1000 for index in range(101)]) == pytest.approx((50, 95, 99))
+
+
+def test_spread_is_the_middle_half() -> None:
+    spread = spread_of([5.0, 1.0, 3.0, 2.0, 4.0])
+    assert (spread.low, spread.median, spread.high, spread.num_samples) == (2.0, 3.0, 4.0, 5)
+
+
+def test_rejects_empty_samples() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        spread_of([])
+    with pytest.raises(ValueError, match="no samples"):
+        percentiles_ms([])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists() and sys.platform == "win32", reason="no such figure there")
+def test_peak_memory_sees_a_buffer_that_was_freed_again() -> None:
+    before = own_peak_resident_bytes()
+    buffer = np.ones(before + 64 * 2**20, np.uint8)
+    size_bytes = buffer.nbytes
+    del buffer
+    assert own_peak_resident_bytes() >= size_bytes
