@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stylize.benchmarks.temporal import FloatArray, Mask, PairMotion
 
 __all__ = ["Layer", "Scene", "generated_scenes", "wave_texture"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from stylize.benchmarks.temporal import Clip, FloatArray, Mask, PairMotion, visible_mask
 
 __all__ = ["FlowCache", "dis_flow_px", "dis_motions", "frame_pairs"]
