@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from stylize.benchmarks.clips import Layer, Scene, generated_scenes, wave_texture
 from stylize.benchmarks.flow import FlowCache, dis_motions, frame_pairs
 from stylize.benchmarks.temporal import (
