@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "ArtifactError",
+    "BackendError",
     "BackendUnavailableError",
     "InputMediaError",
     "OptionError",
@@ -63,6 +64,10 @@ class OutputMismatchError(StylizeError, RuntimeError):
 
 class BackendUnavailableError(StylizeError, ImportError):
     """A backend was asked for whose package or device this machine lacks."""
+
+
+class BackendError(StylizeError, RuntimeError):
+    """A backend failed while running the network."""
 
 
 class OptionError(StylizeError, ValueError):

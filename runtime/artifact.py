@@ -1,0 +1,152 @@
+"""Finds the model a user names: an ONNX file or a built-in style, with the contract it promises."""
+
+import difflib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from stylize.runtime import models
+from stylize.runtime.contract import CONTRACT_KEY, ModelContract, Precision
+from stylize.runtime.errors import ArtifactError, OptionError
+from stylize.runtime.onnx_header import OnnxHeader, TensorInfo, read_onnx_header
+
+__all__ = ["Artifact", "BuiltinStyle", "builtin_styles", "open_artifact"]
+
+_PRECISIONS: dict[int, Precision] = {1: "fp32", 10: "fp16"}  # TensorProto.DataType
+
+# A foreign graph does not say how often it halves its picture; 16 covers four times, the most found
+# in published image-to-image networks, and costs at most 15 mirrored rows and columns.
+_FOREIGN_SIZE_MULTIPLE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A model file and what it promises; nothing is loaded yet."""
+
+    name: str
+    """Style name of a built-in, else the file's stem."""
+    path: Path
+    contract: ModelContract
+    origin: Literal["builtin", "file", "foreign"]
+    """`foreign` is a file without our contract, adopted by what its graph says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltinStyle:
+    """One style that comes with the package."""
+
+    name: str
+    path: Path
+    description: str
+    """One line from its card."""
+
+
+def builtin_styles() -> tuple[BuiltinStyle, ...]:
+    """The styles installed with the package, by name."""
+    folder = Path(str(resources.files(models)))
+    return tuple(
+        BuiltinStyle(name=path.stem, path=path, description=_card_line(path.with_suffix(".md")))
+        for path in sorted(folder.glob("*.onnx"))
+    )
+
+
+def open_artifact(model: str | Path, *, input_range: tuple[float, float] | None = None) -> Artifact:
+    """Find `model` and read its contract.
+
+    Args:
+        model: path of an ONNX file, or the name of a built-in style.
+        input_range: code values of black and white, for a foreign model only; the same for its output.
+
+    Raises:
+        ArtifactError: no such file or style, not a model, or a contract that cannot be deduced.
+        OptionError: `input_range` was given for a model whose contract already says it.
+    """
+    path = Path(model)
+    if path.is_file():
+        name, is_builtin = path.stem, False
+    else:
+        name, path, is_builtin = str(model), _builtin_path(str(model)), True
+    if path.suffix.lower() in {".pth", ".pt", ".ckpt"}:
+        raise ArtifactError(path, f"a checkpoint, not a model: first `stylize-export {path} -o {path.stem}.onnx`")
+    try:
+        header = read_onnx_header(path)
+    except OSError as error:
+        raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ArtifactError(path, f"is not a usable ONNX model: {error}") from error
+    text = header.metadata.get(CONTRACT_KEY)
+    if text is None:
+        return Artifact(name=name, path=path, contract=_adopt(path, header, input_range), origin="foreign")
+    if input_range is not None:
+        raise OptionError(f"--input-range is for models without a contract, but {path} has one: drop the option")
+    try:
+        contract = ModelContract.from_json(text)
+    except ValueError as error:
+        raise ArtifactError(path, str(error)) from error
+    return Artifact(name=name, path=path, contract=contract, origin="builtin" if is_builtin else "file")
+
+
+def _builtin_path(name: str) -> Path:
+    styles = {style.name: style.path for style in builtin_styles()}
+    if name in styles:
+        return styles[name]
+    path = Path(name)
+    if path.is_dir():
+        raise ArtifactError(path, "is a folder, expected an ONNX file or a style name")
+    if path.suffix or len(path.parts) > 1:
+        raise ArtifactError(path, "no such file")
+    close = difflib.get_close_matches(name.lower(), styles, n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`stylize-run --list-styles` shows the names"
+    raise ArtifactError(path, f"no such file or style; {hint}")
+
+
+def _adopt(path: Path, header: OnnxHeader, input_range: tuple[float, float] | None) -> ModelContract:
+    """Deduce the contract of a graph that carries none."""
+    source, target = _only_image(path, header.inputs, "input"), _only_image(path, header.outputs, "output")
+    precision = _PRECISIONS.get(source.elem_type)
+    if precision is None or target.elem_type != source.elem_type:
+        raise ArtifactError(
+            path, "has no contract and is not float32 or float16 at both ends; only those can be adopted"
+        )
+    layout: Literal["NCHW", "NHWC"] = "NCHW" if source.shape[1] == 3 else "NHWC"
+    height, width = source.shape[2:] if layout == "NCHW" else source.shape[1:3]
+    if input_range is None:
+        raise ArtifactError(
+            path, "has no contract, so black and white are unknown: say --input-range 0..255 or --input-range 0..1"
+        )
+    return ModelContract(
+        network="foreign",
+        style=path.stem,
+        size_multiple=1 if height and width else _FOREIGN_SIZE_MULTIPLE,
+        input_name=source.name,
+        output_name=target.name,
+        value_range=input_range,
+        layout=layout,
+        precision=precision,
+        fixed_size=(width, height) if height and width else None,
+    )
+
+
+def _only_image(path: Path, tensors: tuple[TensorInfo, ...], role: str) -> TensorInfo:
+    """The single tensor of four axes of which axis 1 or 3 holds three channels."""
+    if len(tensors) != 1:
+        names = ", ".join(tensor.name for tensor in tensors) or "none"
+        raise ArtifactError(path, f"has no contract and {len(tensors)} {role}s ({names}); one picture was expected")
+    tensor = tensors[0]
+    if len(tensor.shape) != 4 or 3 not in (tensor.shape[1], tensor.shape[3]):
+        # Exporters often leave the output's shape open; the input decides then.
+        if role == "output" and set(tensor.shape) <= {None}:
+            return tensor
+        raise ArtifactError(
+            path, f"has no contract and its {role} {tensor.name} has shape {tensor.shape}, expected (N, 3, H, W)"
+        )
+    return tensor
+
+
+def _card_line(card: Path) -> str:
+    """First line of text after the heading of a style's card, or nothing without a card."""
+    if not card.is_file():
+        return ""
+    lines = (line.strip() for line in card.read_text(encoding="utf-8").splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), "")

@@ -1,0 +1,84 @@
+"""ONNX Runtime on the CPU."""
+
+import importlib
+from typing import Any
+
+from stylize.runtime.artifact import Artifact
+from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
+from stylize.runtime.runner import HostArray, Runner
+
+__all__ = ["OnnxRuntimeRunner"]
+
+_ERRORS_ONLY = 3  # ORT_LOGGING_LEVEL_ERROR: warnings about foreign graphs mean nothing to users
+
+
+class OnnxRuntimeRunner(Runner[HostArray]):
+    """Runs a model with ONNX Runtime; source and target are bound, never copied."""
+
+    def __init__(self, artifact: Artifact, *, num_threads: int = 0) -> None:
+        """Import the backend.
+
+        Args:
+            artifact: the model.
+            num_threads: threads inside one operator; 0 takes one per physical core.
+
+        Raises:
+            BackendUnavailableError: onnxruntime is not installed.
+        """
+        super().__init__(artifact)
+        try:
+            # No stubs: the module is dynamic to the type checker.
+            self._onnxruntime: Any = importlib.import_module("onnxruntime")
+        except ImportError as error:
+            raise BackendUnavailableError(
+                "onnxruntime is not installed: pip install 'stylize[cpu]' (or onnxruntime-gpu)"
+            ) from error
+        self._num_threads = num_threads
+        self._session: Any = None
+        self._binding: Any = None
+
+    @property
+    def description(self) -> str:
+        """For example `ONNX Runtime 1.31.1, CPU`."""
+        return f"ONNX Runtime {self._onnxruntime.__version__}, CPU"
+
+    def activate(self) -> None:
+        """Load the model; see `Runner.activate`."""
+        options = self._onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._num_threads
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            self._session = self._onnxruntime.InferenceSession(
+                str(self.artifact.path), options, providers=["CPUExecutionProvider"]
+            )
+        except self._errors() as error:
+            raise ArtifactError(self.artifact.path, f"ONNX Runtime refuses the model: {_one_line(error)}") from error
+        self._binding = self._session.io_binding()
+
+    def enqueue(self, source: HostArray, *, target: HostArray, cuda_stream: int | None) -> None:
+        """Run one pass, complete on return; see `Runner.enqueue`.
+
+        Raises:
+            BackendError: the graph fails, or its output has another shape than `target`.
+        """
+        contract, binding = self.contract, self._binding
+        binding.bind_input(contract.input_name, "cpu", 0, source.dtype.type, source.shape, source.ctypes.data)
+        binding.bind_output(contract.output_name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
+        try:
+            self._session.run_with_iobinding(binding)
+        except self._errors() as error:
+            raise BackendError(f"ONNX Runtime failed on {source.shape} {source.dtype}: {_one_line(error)}") from error
+
+    def close(self) -> None:
+        """Free the session."""
+        self._binding = self._session = None
+
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What the backend raises; its own classes share no base but Exception."""
+        state = self._onnxruntime.capi.onnxruntime_pybind11_state
+        names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+        return (*(getattr(state, name) for name in names), state.RuntimeException, RuntimeError, ValueError)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
