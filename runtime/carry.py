@@ -1,0 +1,165 @@
+"""Sound, subtitles and attachments on their way from the input to the output, unchanged where possible."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import cast
+
+import av
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Stream
+from av.subtitles.stream import SubtitleStream
+
+__all__ = ["Carrier", "open_carriers"]
+
+# Tags that described the old file's bytes: Matroska's statistics and the muxer's own names.
+_STALE_TAGS = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION", "ENCODER", "VENDOR_ID", "HANDLER_NAME")
+
+
+class Carrier(ABC):
+    """Takes packets of one input stream and returns those for the output."""
+
+    target: Stream
+
+    @abstractmethod
+    def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
+        """What to write for `packet`, which is consumed."""
+
+    @abstractmethod
+    def flush(self) -> "list[Packet[Stream]]":
+        """What is left after the last packet."""
+
+
+def open_carriers(container: OutputContainer, streams: Iterable[Stream], *, notes: list[str]) -> dict[int, Carrier]:
+    """Add an output stream for each input stream that `container` can hold.
+
+    A stream whose codec the container refuses is transcoded to the container's usual one; what cannot be
+    carried at all is left out. Both are said in `notes`. To be called before the first packet is written.
+
+    Returns:
+        The carriers by input stream index.
+    """
+    carriers: dict[int, Carrier] = {}
+    for stream in streams:
+        carrier: Carrier | None = None
+        if stream.type == "attachment":
+            carrier = _copy_attachment(container, cast(AttachmentStream, stream))
+        elif stream.codec_context is not None:
+            carrier = _copy(container, stream) or _transcode(container, stream, notes)
+        if carrier is None:
+            notes.append(f"{stream.type} track {stream.index} ({_codec(stream)}) left out: {_refusal(container)}")
+            continue
+        carrier.target.metadata.update(
+            {key: text for key, text in stream.metadata.items() if not key.upper().startswith(_STALE_TAGS)}
+        )
+        carrier.target.disposition = stream.disposition
+        carriers[stream.index] = carrier
+    return carriers
+
+
+class _Copy(Carrier):
+    """Writes the very bytes of the input at their own times."""
+
+    def __init__(self, target: Stream) -> None:
+        self.target = target
+        self._last_dts: int | None = None
+
+    def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
+        if packet.dts is None:
+            packet.dts = packet.pts
+        if packet.dts is None:
+            return []  # without any time there is no place for it
+        # Muxers refuse times that run backward, which damaged files have.
+        if self._last_dts is not None and packet.dts <= self._last_dts:
+            packet.dts = self._last_dts + 1
+            packet.pts = max(packet.pts or packet.dts, packet.dts)
+        self._last_dts = packet.dts
+        packet.stream = self.target
+        return [packet]
+
+    def flush(self) -> "list[Packet[Stream]]":
+        return []
+
+
+class _TranscodeAudio(Carrier):
+    """Decodes and encodes sound; sample times are kept."""
+
+    def __init__(self, source: AudioStream, target: AudioStream) -> None:
+        self.target: AudioStream = target
+        self._source = source
+
+    def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
+        encoded: list[Packet[Stream]] = []
+        try:
+            frames = self._source.codec_context.decode(packet)
+        except av.InvalidDataError:
+            return []  # as in the video: what is damaged is skipped
+        for frame in frames:
+            encoded += self.target.encode(frame)
+        return encoded
+
+    def flush(self) -> "list[Packet[Stream]]":
+        encoded: list[Packet[Stream]] = []
+        for frame in self._source.codec_context.decode(None):
+            encoded += self.target.encode(frame)
+        encoded += self.target.encode(None)
+        return encoded
+
+
+class _TranscodeSubtitle(Carrier):
+    """Rewrites text subtitles in the container's own form; times are kept."""
+
+    def __init__(self, source: SubtitleStream, target: SubtitleStream) -> None:
+        self.target: SubtitleStream = target
+        self._source = source
+
+    def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
+        subtitle = self._source.decode2(packet)
+        if subtitle is None:
+            return []
+        encoded = self.target.codec_context.encode_subtitle(subtitle)
+        encoded.stream = self.target
+        encoded.time_base = packet.time_base
+        encoded.pts, encoded.dts, encoded.duration = packet.pts, packet.pts, packet.duration
+        return [encoded]
+
+    def flush(self) -> "list[Packet[Stream]]":
+        return []
+
+
+def _copy(container: OutputContainer, stream: Stream) -> Carrier | None:
+    try:
+        return _Copy(container.add_stream_from_template(stream))
+    except ValueError:  # "format does not support codec"
+        return None
+
+
+def _copy_attachment(container: OutputContainer, stream: AttachmentStream) -> Carrier | None:
+    if "matroska" not in container.format.name:
+        return None
+    return _Copy(container.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data))
+
+
+def _transcode(container: OutputContainer, stream: Stream, notes: list[str]) -> Carrier | None:
+    if isinstance(stream, AudioStream):
+        codec = container.default_audio_codec
+        audio = container.add_stream(codec, rate=stream.codec_context.sample_rate, layout=stream.layout.name)
+        notes.append(f"audio track {stream.index} transcoded from {_codec(stream)} to {codec}: {_refusal(container)}")
+        return _TranscodeAudio(stream, cast(AudioStream, audio))
+    # Subtitles that are pictures (DVD, Blu-ray) have no header of text styles and cannot become text.
+    if isinstance(stream, SubtitleStream) and stream.codec_context.subtitle_header is not None:
+        codec = container.default_subtitle_codec
+        subtitle = cast(SubtitleStream, container.add_stream(codec))
+        subtitle.codec_context.subtitle_header = stream.codec_context.subtitle_header
+        notes.append(f"subtitle track {stream.index} rewritten from {_codec(stream)} to {codec}: {_refusal(container)}")
+        return _TranscodeSubtitle(stream, subtitle)
+    return None
+
+
+def _codec(stream: Stream) -> str:
+    return stream.codec_context.name if stream.codec_context is not None else "unknown codec"
+
+
+def _refusal(container: OutputContainer) -> str:
+    return f"{container.format.name} cannot hold it"

@@ -1,0 +1,66 @@
+"""A file that appears under its name complete or not at all."""
+
+import logging
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from stylize.runtime.errors import OutputMediaError
+
+__all__ = ["PartialFile"]
+
+logger = logging.getLogger(__name__)
+
+
+class PartialFile:
+    """A temporary name beside the target, of the same kind, so that what is there after a stop plays.
+
+    Whoever writes opens `path` and `commit` renames it. A context manager: left without a commit, the
+    file is removed, unless `is_worth_keeping` was set, and then its name is logged.
+    """
+
+    def __init__(self, target: Path) -> None:
+        """Choose the temporary name for `target`; one left by an earlier run is replaced.
+
+        Raises:
+            OutputMediaError: the folder is missing or cannot be written, or the target is a folder.
+        """
+        self.target = target
+        self.is_worth_keeping = False
+        """Whether there is anything to see in the unfinished file."""
+        self._is_committed = False
+        self.path = target.with_name(f".{target.name}.partial{target.suffix}")
+        if target.is_dir():
+            raise OutputMediaError(target, "is a folder, expected a file name")
+        if not target.parent.is_dir():
+            raise OutputMediaError(target, f"no such folder: {target.parent}")
+        try:
+            self.path.open("wb").close()
+        except OSError as error:
+            raise OutputMediaError(target, f"cannot be written: {error.strerror}") from error
+
+    def commit(self) -> None:
+        """Give the finished file its name, replacing what was there.
+
+        Raises:
+            OutputMediaError: the rename failed.
+        """
+        try:
+            os.replace(self.path, self.target)  # noqa: PTH105 - Path.replace says nothing about atomicity
+        except OSError as error:
+            raise OutputMediaError(self.target, f"cannot be replaced: {error.strerror}") from error
+        self._is_committed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._is_committed:
+            return
+        if self.is_worth_keeping:
+            logger.warning("%s was not finished; what is done is kept in %s", self.target, self.path)
+        else:
+            self.path.unlink(missing_ok=True)

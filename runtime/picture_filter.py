@@ -1,0 +1,96 @@
+"""Turns decoded pictures upright and progressive, with FFmpeg's own filters."""
+
+from typing import Final, cast
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer, Type
+
+__all__ = ["PictureFilter", "upright_filters"]
+
+# bwdif, one picture out per picture in, only where the picture says it is interlaced.
+_DEINTERLACE: Final = ("bwdif", "mode=send_frame:deint=interlaced")
+
+
+class PictureFilter:
+    """Applies the display matrix of each picture and deinterlaces from the first interlaced one on.
+
+    Passive; pictures that need nothing pass through untouched. The graph is rebuilt when size, format
+    or orientation change in mid-stream.
+    """
+
+    def __init__(self) -> None:
+        self.is_deinterlacing = False
+        self.is_turning = False
+        """Whether the last picture was mirrored or rotated."""
+        self.is_transposing = False
+        """Whether the last picture had width and height exchanged."""
+        self._graph: Graph | None = None
+        self._key: tuple[object, ...] = ()
+
+    def push(self, picture: av.VideoFrame) -> list[av.VideoFrame]:
+        """Filter one picture; the result may come one picture later, its times in its own time base."""
+        self.is_deinterlacing |= picture.interlaced_frame
+        filters = upright_filters(picture)
+        self.is_turning = bool(filters)
+        self.is_transposing = any(name == "transpose" for name, _ in filters)
+        if self.is_deinterlacing:
+            filters = (_DEINTERLACE, *filters)
+        key = (picture.format.name, picture.width, picture.height, picture.time_base, filters)
+        finished: list[av.VideoFrame] = []
+        if key != self._key:
+            finished = self.flush()
+            self._graph, self._key = (_build(picture, filters) if filters else None), key
+        if self._graph is None:
+            return [*finished, picture]
+        self._graph.vpush(picture)
+        return [*finished, *_pull(self._graph)]
+
+    def flush(self) -> list[av.VideoFrame]:
+        """The pictures still inside; the filter starts anew afterwards."""
+        graph, self._graph, self._key = self._graph, None, ()
+        if graph is None:
+            return []
+        graph.vpush(None)
+        return _pull(graph)
+
+
+def upright_filters(picture: av.VideoFrame) -> tuple[tuple[str, str], ...]:
+    """The (filter, arguments) that carry out the display matrix of a picture; none for an upright one.
+
+    The matrix maps a pixel (x, y) to (a x + c y, b x + d y). Angles other than quarter turns are taken
+    as the nearest one.
+    """
+    # PyAV's stub declares a TypedDict; the object is a sequence of side data with a type each.
+    side_data = cast(SideDataContainer, picture.side_data)
+    found = next((data for data in side_data if data.type == Type.DISPLAYMATRIX), None)
+    if found is None:
+        return ()
+    matrix = np.frombuffer(memoryview(found), np.int32)
+    a, b, c, d = (int(matrix[index]) for index in (0, 1, 3, 4))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (*((("hflip", ""),) if a < 0 else ()), *((("vflip", ""),) if d < 0 else ()))
+    direction = {(True, False): "clock", (False, True): "cclock", (True, True): "cclock_flip"}
+    return (("transpose", f"dir={direction.get((b > 0, c > 0), 'clock_flip')}"),)
+
+
+def _build(picture: av.VideoFrame, filters: tuple[tuple[str, str], ...]) -> Graph:
+    graph = Graph()
+    source = graph.add(
+        "buffer",
+        f"video_size={picture.width}x{picture.height}:pix_fmt={picture.format.name}:time_base={picture.time_base}"
+        f":colorspace={picture.colorspace}:range={picture.color_range}",
+    )
+    nodes = [source, *(graph.add(name, arguments) for name, arguments in filters), graph.add("buffersink")]
+    graph.link_nodes(*nodes).configure()
+    return graph
+
+
+def _pull(graph: Graph) -> list[av.VideoFrame]:
+    pictures: list[av.VideoFrame] = []
+    while True:
+        try:
+            pictures.append(graph.vpull())
+        except (av.BlockingIOError, av.EOFError):
+            return pictures
