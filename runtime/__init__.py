@@ -1,0 +1,33 @@
+"""Runs a style on videos, pictures and arrays; needs neither torch nor a GPU.
+
+from stylize.runtime import Stylizer, stylize_video
+
+stylize_video("starry-night", "in.mp4", "out.mp4")
+
+with Stylizer("starry-night") as stylizer:
+stylized_NHWC = stylizer.run(frames_NHWC)  # uint8 in, uint8 out
+"""
+
+from stylize.runtime.artifact import Artifact, BuiltinStyle, builtin_styles, open_artifact
+from stylize.runtime.contract import ModelContract
+from stylize.runtime.encode import EncodeOptions
+from stylize.runtime.errors import StylizeError
+from stylize.runtime.report import RunReport
+from stylize.runtime.runner import Backend, Runner, open_runner
+from stylize.runtime.stylizer import Stylizer, stylize_video
+
+__all__ = [
+    "Artifact",
+    "Backend",
+    "BuiltinStyle",
+    "EncodeOptions",
+    "ModelContract",
+    "RunReport",
+    "Runner",
+    "StylizeError",
+    "Stylizer",
+    "builtin_styles",
+    "open_artifact",
+    "open_runner",
+    "stylize_video",
+]

@@ -1,0 +1,177 @@
+"""Decoding, network and encoding at the same time, in three threads with bounded queues between them."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from stylize.runtime.decode import Item
+from stylize.runtime.frame import Frame
+
+__all__ = ["Channel", "StageSeconds", "run_pipeline"]
+
+# Three frames let a stage run ahead over the other's hiccups; more only costs memory. The extra holds
+# several seconds of sound packets, which must not take the frames' room.
+_FRAMES_PER_CHANNEL = 3
+_PACKET_BYTES = 1 << 20
+
+
+@dataclass
+class StageSeconds:
+    """Time each stage spent working, without waiting for the others."""
+
+    decode: float = 0.0
+    network: float = 0.0
+    encode: float = 0.0
+
+
+class Channel:
+    """A queue from one thread to another that holds at most `max_bytes`, and always one item."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._items: deque[Item] = deque()
+        self._num_bytes = 0
+        self._is_closed = self._is_aborted = False
+        self._changed = threading.Condition()
+
+    def put(self, item: Item) -> bool:
+        """Wait for room and add `item`; False when the channel was aborted and the item is dropped."""
+        num_bytes = _size_bytes(item)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_aborted or not self._items or self._num_bytes + num_bytes <= self.max_bytes
+            )
+            if self._is_aborted:
+                return False
+            self._items.append(item)
+            self._num_bytes += num_bytes
+            self._changed.notify_all()
+            return True
+
+    def __iter__(self) -> Iterator[Item]:
+        """Items in order, until the channel is closed and empty, or aborted."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._items or self._is_closed or self._is_aborted)
+                if self._is_aborted or not self._items:
+                    return
+                item = self._items.popleft()
+                self._num_bytes -= _size_bytes(item)
+                self._changed.notify_all()
+            yield item
+
+    def close(self) -> None:
+        """Say that nothing more will be put; what is inside can still be taken."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Drop what is inside and let both ends go."""
+        with self._changed:
+            self._is_aborted = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+def run_pipeline(
+    source: Iterable[Item],
+    *,
+    network: Callable[[Frame], None],
+    sink: Callable[[Item], None],
+    on_frame: Callable[[int], None] = lambda _: None,
+) -> StageSeconds:
+    """Pass every item of `source` to `sink` in order, frames by way of `network`.
+
+    Each of the three runs in a thread of its own; memory does not grow with the number of items. The
+    first error of any of them stops all and is raised here. Ctrl-C ends `source` early, lets `sink`
+    have what the network finished, and is raised here too; both leave no thread behind.
+
+    Args:
+        source: frames and packets, from the decode thread.
+        network: changes a frame in place, in the network thread.
+        sink: takes frames and packets, in the encode thread.
+        on_frame: called by the encode thread with the number of frames done.
+    """
+    pipeline = _Pipeline(source, network, sink, on_frame)
+    stages = (pipeline.decode, pipeline.stylize, pipeline.encode)
+    threads = [threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__) for stage in stages]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        pipeline.decoded.abort()
+        for thread in threads:
+            thread.join()
+        raise
+    if pipeline.error is not None:
+        raise pipeline.error
+    return pipeline.seconds
+
+
+class _Pipeline:
+    """The three stages and what they share."""
+
+    def __init__(
+        self,
+        source: Iterable[Item],
+        network: Callable[[Frame], None],
+        sink: Callable[[Item], None],
+        on_frame: Callable[[int], None],
+    ) -> None:
+        self._source, self._network, self._sink, self._on_frame = source, network, sink, on_frame
+        self.decoded, self.stylized = Channel(_PACKET_BYTES), Channel(_PACKET_BYTES)
+        self.seconds = StageSeconds()
+        self.error: BaseException | None = None
+
+    def guard(self, stage: Callable[[], None]) -> None:
+        """Run one stage; its error is the caller's, unless another came first."""
+        try:
+            stage()
+        except BaseException as error:  # noqa: BLE001 - the thread boundary: raised again by run_pipeline
+            self.error = self.error or error
+            self.decoded.abort()
+            self.stylized.abort()
+
+    def decode(self) -> None:
+        items = iter(self._source)
+        while True:
+            started = time.perf_counter()
+            item = next(items, None)
+            self.seconds.decode += time.perf_counter() - started
+            if item is None:
+                break
+            if isinstance(item, Frame):
+                room = _PACKET_BYTES + _FRAMES_PER_CHANNEL * item.size_bytes
+                self.decoded.max_bytes = self.stylized.max_bytes = room
+            if not self.decoded.put(item):
+                return
+        self.decoded.close()
+
+    def stylize(self) -> None:
+        for item in self.decoded:
+            if isinstance(item, Frame):
+                started = time.perf_counter()
+                self._network(item)
+                self.seconds.network += time.perf_counter() - started
+            if not self.stylized.put(item):
+                return
+        self.stylized.close()
+
+    def encode(self) -> None:
+        num_frames = 0
+        for item in self.stylized:
+            started = time.perf_counter()
+            self._sink(item)
+            self.seconds.encode += time.perf_counter() - started
+            if isinstance(item, Frame):
+                num_frames += 1
+                self._on_frame(num_frames)
+
+
+def _size_bytes(item: Item) -> int:
+    return item.size_bytes if isinstance(item, Frame) else item.size

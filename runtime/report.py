@@ -1,0 +1,48 @@
+"""What a run did, for `--json` and for programs."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+__all__ = ["RunReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """The facts of one finished run; what was really used, not what was asked for."""
+
+    model: str
+    """Style or file stem."""
+    source: str
+    target: str
+    num_frames: int
+    width: int
+    """Pixels of the output."""
+    height: int
+    """Pixels of the output."""
+    wall_seconds: float
+    decode_seconds: float
+    """Time the decode stage worked; the three stages overlap."""
+    network_seconds: float
+    encode_seconds: float
+    decoder: str
+    backend: str
+    encoder: str
+    color: str
+    """Matrix and range, for example `BT.709 limited`."""
+    strength: float
+    notes: tuple[str, ...] = ()
+    """What was guessed, changed or left out, one sentence each."""
+    problems: tuple[str, ...] = ()
+    """Damage in the source; empty when all of it was rendered."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames per second of the whole run."""
+        return self.num_frames / self.wall_seconds if self.wall_seconds > 0 else 0.0
+
+    def to_json(self) -> str:
+        """The report as indented JSON, with the frame rate."""
+        fields = dataclasses.asdict(self) | {"frames_per_second": round(self.frames_per_second, 3)}
+        rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in fields.items()}
+        return json.dumps(rounded, indent=2)

@@ -1,0 +1,208 @@
+"""The Python interface: pictures as arrays, and whole files."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize.runtime.artifact import Artifact, open_artifact
+from stylize.runtime.decode import Decoder
+from stylize.runtime.encode import EncodeOptions, Encoder
+from stylize.runtime.errors import OptionError, OutputMismatchError
+from stylize.runtime.frame import Frame
+from stylize.runtime.network_pass import NetworkPass
+from stylize.runtime.partial_file import PartialFile
+from stylize.runtime.pipeline import StageSeconds, run_pipeline
+from stylize.runtime.report import RunReport
+from stylize.runtime.runner import Backend, open_runner
+from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
+
+__all__ = ["Stylizer", "stylize_video"]
+
+logger = logging.getLogger(__name__)
+
+
+class Stylizer:
+    """One loaded model; a context manager, used by one thread at a time."""
+
+    def __init__(
+        self,
+        model: str | Path | Artifact,
+        *,
+        backend: Backend = Backend.ONNXRUNTIME,
+        num_threads: int = 0,
+        strength: float = 1.0,
+    ) -> None:
+        """Load `model`.
+
+        Args:
+            model: an ONNX file, the name of a built-in style, or an opened artifact.
+            backend: what executes the network.
+            num_threads: threads for the network; 0 leaves the choice to the backend.
+            strength: 0 shows the source, 1 the style, in between a blend.
+
+        Raises:
+            ArtifactError: no such file or style, or not a model.
+            BackendUnavailableError: the backend's package is missing.
+            OptionError: strength outside [0, 1].
+        """
+        self.artifact = model if isinstance(model, Artifact) else open_artifact(model)
+        self.strength = strength
+        self._runner = open_runner(self.artifact, backend=backend, num_threads=num_threads)
+        self._runner.activate()
+        self._pass = NetworkPass(self._runner, strength=strength)
+
+    @property
+    def backend(self) -> str:
+        """Backend, version and device really in use."""
+        return self._runner.description
+
+    def run(self, frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stylize pictures.
+
+        Args:
+            frames_NHWC: (N, H, W, 3) RGB, uint8 in [0, 255], any H and W.
+
+        Returns:
+            The same shape and type, a new array.
+
+        Raises:
+            ValueError: another shape or type.
+            BackendError: the network failed.
+        """
+        if frames_NHWC.ndim != 4:
+            raise ValueError(f"expected (N, H, W, 3), got {frames_NHWC.shape}")
+        stylized_NHWC = np.empty_like(frames_NHWC)
+        for source, target in zip(frames_NHWC, stylized_NHWC, strict=True):
+            frame = Frame.from_array(source)
+            self.stylize(frame)
+            target[:] = frame.to_array()
+        return stylized_NHWC
+
+    def stylize(self, frame: Frame) -> None:
+        """Replace the pixels of `frame` in place.
+
+        Raises:
+            BackendError: the network failed.
+        """
+        self._pass.stylize(frame)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stylize_video(
+    model: str | Path | Artifact | Stylizer,
+    source: str | Path,
+    target: str | Path,
+    *,
+    encode: EncodeOptions | None = None,
+    on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
+) -> RunReport:
+    """Stylize a video with its sound, or a picture, from file to file.
+
+    The target appears when it is complete and was read back; until then, and after an interruption, what
+    is done is beside it under `PartialFile`'s name. A source that breaks off is rendered as far as it goes
+    and the damage stands in the report's `problems`.
+
+    Args:
+        model: an ONNX file, the name of a built-in style, or a `Stylizer` with its own options.
+        source: a path or address FFmpeg reads.
+        target: a video or picture file; its suffix names the format.
+        encode: how to encode a video.
+        on_progress: called with frames done and frames expected, the latter None when unknown; from
+            another thread.
+
+    Raises:
+        StylizeError: one of its kinds, see `stylize.runtime.errors`.
+    """
+    target = Path(target)
+    if not isinstance(model, Stylizer):
+        with Stylizer(model) as stylizer:
+            return stylize_video(stylizer, source, target, encode=encode, on_progress=on_progress)
+    if target.exists() and Path(source).exists() and target.samefile(source):
+        raise OptionError(f"{target} is the input itself: choose another output")
+    started = time.perf_counter()
+    with Decoder(source) as decoder, PartialFile(target) as output:
+        if target.suffix.lower() in STILL_SUFFIXES:
+            result = _render_still(model, decoder, output)
+        else:
+            total = decoder.info.num_frames
+            result = _render_video(
+                model, decoder, output, encode or EncodeOptions(), lambda done: on_progress(done, total)
+            )
+        output.commit()
+    for problem in decoder.problems:
+        logger.warning("%s: %s", source, problem)
+    return RunReport(
+        model=model.artifact.name,
+        source=str(source),
+        target=str(target),
+        num_frames=decoder.num_frames,
+        width=result.size[0],
+        height=result.size[1],
+        wall_seconds=time.perf_counter() - started,
+        decode_seconds=result.seconds.decode,
+        network_seconds=result.seconds.network,
+        encode_seconds=result.seconds.encode,
+        decoder=f"{decoder.info.decoder}, {decoder.info.pix_fmt}",
+        backend=model.backend,
+        encoder=result.encoder,
+        color=decoder.info.color.description,
+        strength=model.strength,
+        notes=(*decoder.notes, *result.notes),
+        problems=tuple(decoder.problems),
+    )
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What the writing side knows about a finished file."""
+
+    size: tuple[int, int]
+    encoder: str
+    seconds: StageSeconds
+    notes: tuple[str, ...] = ()
+
+
+def _render_video(
+    stylizer: Stylizer,
+    decoder: Decoder,
+    output: PartialFile,
+    options: EncodeOptions,
+    on_frame: Callable[[int], None],
+) -> _Result:
+    with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
+        seconds = run_pipeline(decoder, network=stylizer.stylize, sink=encoder.write, on_frame=on_frame)
+    if encoder.num_frames != decoder.num_frames:
+        raise OutputMismatchError(f"{output.target}: {encoder.num_frames} of {decoder.num_frames} frames encoded")
+    encoder.check()
+    return _Result(encoder.size, encoder.description, seconds, tuple(encoder.notes))
+
+
+def _render_still(stylizer: Stylizer, decoder: Decoder, output: PartialFile) -> _Result:
+    """Render the one frame of a picture in the calling thread."""
+    frames = [item for item in islice(decoder, 2) if isinstance(item, Frame)]
+    if len(frames) > 1:
+        raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4 or .mkv")
+    started = time.perf_counter()
+    stylizer.stylize(frames[0])
+    seconds = StageSeconds(network=time.perf_counter() - started)
+    write_still(frames[0], output)
+    return _Result((frames[0].width, frames[0].height), still_description(output.target.suffix), seconds)
