@@ -1,0 +1,215 @@
+"""`stylize-run`: a style on a video or picture, from file to file."""
+
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from stylize.runtime.artifact import builtin_styles, open_artifact
+from stylize.runtime.demo import write_demo_clip
+from stylize.runtime.encode import EncodeOptions
+from stylize.runtime.errors import OptionError, OutputMediaError, StylizeError
+from stylize.runtime.report import RunReport
+from stylize.runtime.runner import Backend
+from stylize.runtime.stylizer import Stylizer, stylize_video
+
+__all__ = ["main"]
+
+EXIT_ERROR = 1
+EXIT_DAMAGED_SOURCE = 3
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+
+class _Range(click.ParamType[tuple[float, float]]):
+    """`BLACK..WHITE`, for example `0..255`."""
+
+    name = "BLACK..WHITE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """Parse the text of the option."""
+        if isinstance(value, tuple):
+            return value
+        black, dots, white = str(value).partition("..")
+        try:
+            limits = float(black), float(white)
+        except ValueError:
+            self.fail(f"{value!r} is not of the form 0..255", param, ctx)
+        if not dots or not limits[0] < limits[1]:
+            self.fail(f"{value!r} is not black..white with black below white", param, ctx)
+        return limits
+
+
+def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("STYLE", no_wrap=True)
+    table.add_column("DESCRIPTION")
+    for style in builtin_styles():
+        table.add_row(style.name, style.description)
+    Console().print(table)
+    context.exit()
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("model")
+@click.argument("source", metavar="INPUT")
+@click.argument("target", metavar="OUTPUT", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 source, 1 style.")
+@click.option("--codec", metavar="NAME", help="FFmpeg video encoder.  [default: libx264]")
+@click.option("--crf", type=float, help="Constant quality, lower is better.  [default: 18 for libx264]")
+@click.option("--preset", metavar="NAME", help="Encoder preset, such as veryfast.  [default: the encoder's]")
+@click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output.  [default: yuv420p]")
+@click.option("--backend", type=click.Choice(list(Backend)), default=Backend.ONNXRUNTIME, show_default=True)
+@click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the network; 0: one per core.")
+@click.option("--input-range", type=_Range(), help="Black and white of a foreign model, such as 0..255.")
+@click.option("--json", "report_path", metavar="PATH", help="Write the run report there; - for stdout.")
+@click.option(
+    "--list-styles",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_styles,
+    help="Show the built-in styles and exit.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Say what FFmpeg and the backend do.")
+@click.version_option(package_name="stylize")
+def run(
+    model: str,
+    source: str,
+    target: Path,
+    strength: float,
+    codec: str | None,
+    crf: float | None,
+    preset: str | None,
+    pix_fmt: str | None,
+    backend: Backend,
+    threads: int,
+    input_range: tuple[float, float] | None,
+    report_path: str | None,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Stylize INPUT, a video or a picture, into OUTPUT.
+
+    MODEL is an ONNX file or a built-in style (--list-styles). INPUT `demo` is a short clip drawn on the
+    spot. Sound, subtitles and timestamps are kept. OUTPUT is replaced when the new file is complete.
+
+    Exit codes: 0 done, 1 error, 2 usage, 3 done as far as a damaged input went, 130 interrupted.
+    """
+    console = Console(stderr=True)
+    _configure_logging(console, quiet=quiet, verbose=verbose)
+    options = EncodeOptions(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt)
+    artifact = open_artifact(model, input_range=input_range)
+    with (
+        Stylizer(artifact, backend=backend, num_threads=threads, strength=strength) as stylizer,
+        _demo_or(source) as path,
+        Progress(*_columns(), console=console, disable=quiet) as progress,
+    ):
+        task = progress.add_task(f"{artifact.name}", total=None)
+        report = stylize_video(
+            stylizer,
+            path,
+            target,
+            encode=options,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        progress.update(task, completed=report.num_frames, total=report.num_frames)
+    _tell(report, report_path=report_path, console=console, quiet=quiet)
+    if report.problems:
+        sys.exit(EXIT_DAMAGED_SOURCE)
+
+
+def main() -> None:
+    """Entry point: every expected error is one line and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        run.main(prog_name="stylize-run", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except StylizeError as error:
+        click.echo(f"stylize-run: error: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stylize-run: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Leave by way of an exception, so that files are closed."""
+    sys.exit(EXIT_TERMINATED)
+
+
+@contextmanager
+def _demo_or(source: str) -> Iterator[str]:
+    """The input itself, or for `demo` a clip that lives until the end of the run."""
+    if source != "demo":
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="stylize-") as folder:
+        clip = Path(folder) / "demo.mp4"
+        write_demo_clip(clip)
+        yield str(clip)
+
+
+def _tell(report: RunReport, *, report_path: str | None, console: Console, quiet: bool) -> None:
+    """Say what was done, and write the report where it was asked for."""
+    if not quiet:
+        for note in report.notes:
+            console.print(f"note: {note}", style="dim", markup=False, highlight=False)
+        console.print(
+            f"{report.target}: {report.num_frames} frames, {report.width}x{report.height}, "
+            f"{report.frames_per_second:.1f} fps ({report.backend}; {report.encoder})",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if report_path == "-":
+        click.echo(report.to_json())
+    elif report_path is not None:
+        try:
+            Path(report_path).write_text(report.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputMediaError(report_path, f"cannot be written: {error.strerror}") from error
+
+
+def _configure_logging(console: Console, *, quiet: bool, verbose: bool) -> None:
+    if quiet and verbose:
+        raise OptionError("--quiet and --verbose exclude each other")
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING
+    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
+    package = logging.getLogger("stylize")
+    package.setLevel(level)
+    package.addHandler(handler)
+
+
+class _RateColumn(ProgressColumn):
+    """Frames per second, once there is one."""
+
+    def render(self, task: Task) -> Text:
+        """The rate as text."""
+        return Text(f"{task.speed:.1f} fps" if task.speed else "")
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} frames"),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
