@@ -8,6 +8,7 @@ frame. Coordinates are pixels from the frame's top left pixel centre, time is in
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,15 +40,24 @@ def wave_texture(seed: int) -> Callable[[Points], FloatArray]:
     span = math.log(_LONGEST_WAVE_PX / _SHORTEST_WAVE_PX)
     length_px = _SHORTEST_WAVE_PX * np.exp(random.uniform(0, span, _NUM_WAVES))
     angle = random.uniform(0, 2 * math.pi, _NUM_WAVES)
-    waves = 2 * math.pi / length_px * np.stack([np.cos(angle), np.sin(angle)])  # (2, waves)
-    phase = random.uniform(0, 2 * math.pi, _NUM_WAVES)
+    frequency_x = (2 * math.pi / length_px * np.cos(angle)).astype(np.float32)
+    frequency_y = (2 * math.pi / length_px * np.sin(angle)).astype(np.float32)
+    phase = random.uniform(0, 2 * math.pi, _NUM_WAVES).astype(np.float32)
     # Natural pictures have amplitudes that fall like 1/f: Field, JOSA A 4 (1987).
     amplitude = random.uniform(-1, 1, (_NUM_WAVES, 3)) * np.sqrt(length_px)[:, None]
     amplitude *= _CONTRAST / np.sqrt(np.square(amplitude).sum(axis=0) / 2)
+    amplitude_WC = amplitude.astype(np.float32)
 
     def texture(points: Points) -> FloatArray:
+        x, y = np.moveaxis(points.astype(np.float32), -1, 0)
+        total = np.zeros((*x.shape, 3), np.float32)
+        # One wave at a time: a matrix product may round a point differently by where it stands.
+        for wave in range(_NUM_WAVES):
+            height = np.sin(x * frequency_x[wave] + y * frequency_y[wave] + phase[wave])
+            for channel in range(3):
+                total[..., channel] += amplitude_WC[wave, channel] * height
         # tanh keeps the sum of waves inside [0, 1] without a crease.
-        return np.asarray(0.5 + 0.5 * np.tanh(np.sin(points @ waves + phase) @ amplitude), np.float32)
+        return np.asarray(0.5 + 0.5 * np.tanh(total), np.float32)
 
     return texture
 
@@ -115,6 +125,7 @@ class Scene:
     height_px: int = 120
     width_px: int = 160
 
+    @cached_property
     def _grid(self) -> Points:
         y, x = np.mgrid[: self.height_px, : self.width_px]
         return np.stack([x, y], axis=-1).astype(np.float64)
@@ -122,8 +133,8 @@ class Scene:
     def _owners(self, time: int) -> NDArray[np.intp]:
         """(H, W): the number of the front-most layer at each pixel."""
         owners = np.zeros((self.height_px, self.width_px), np.intp)
-        for number, layer in enumerate(self.layers):
-            owners[layer.covers(self._grid(), time)] = number
+        for number, layer in enumerate(self.layers[1:], start=1):
+            owners[layer.covers(self._grid, time)] = number
         return owners
 
     def frames(self) -> FloatArray:
@@ -133,7 +144,7 @@ class Scene:
             owners = self._owners(time)
             for number, layer in enumerate(self.layers):
                 is_shown = owners == number
-                clip[time][is_shown] = layer.texture(layer.on_sheet(self._grid()[is_shown], time))
+                clip[time][is_shown] = layer.texture(layer.on_sheet(self._grid[is_shown], time))
         return clip
 
     def motions(self, *, gap: int = 1) -> list[PairMotion]:
@@ -145,7 +156,7 @@ class Scene:
         return [self._motion(time, time - gap) for time in range(gap, self.num_frames)]
 
     def _motion(self, target_index: int, reference_index: int) -> PairMotion:
-        grid = self._grid()
+        grid = self._grid
         owners, earlier_owners = self._owners(target_index), self._owners(reference_index)
         destination = np.empty_like(grid)
         for number, layer in enumerate(self.layers):

@@ -1,7 +1,7 @@
 """Optical flow measured on any clip, forwards and backwards, kept so that it is computed once."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -78,18 +78,19 @@ def dis_motions(
     clip: Clip,
     pairs: Sequence[tuple[int, int]],
     *,
-    measure: Callable[[Clip, Clip], tuple[FloatArray, Mask]] = _visible_flow,
+    cache: FlowCache | None = None,
 ) -> list[PairMotion]:
     """Motion of the given frame pairs of a clip, visible by the check of `visible_mask`.
 
     Args:
         clip: (T, H, W, 3) RGB.
         pairs: (target, reference) frame numbers, see `frame_pairs`.
-        measure: a `FlowCache` to keep flow between runs.
+        cache: keeps flow between runs; None measures it.
     """
+    find = _visible_flow if cache is None else cache
     motions = []
     for target_index, reference_index in pairs:
-        flow_px, visible = measure(clip[target_index], clip[reference_index])
+        flow_px, visible = find(clip[target_index], clip[reference_index])
         motions.append(
             PairMotion(target_index=target_index, reference_index=reference_index, flow_px=flow_px, visible=visible)
         )

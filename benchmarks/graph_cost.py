@@ -60,6 +60,8 @@ def gflop_per_frame(path: Path, *, width_px: int, height_px: int) -> float:
     """
     model = onnx.load(path)
     counted = [node for node in model.graph.node if node.op_type in _COUNTED]
+    if not counted:
+        return 0.0
     names = sorted({name for node in counted for name in (node.input[0], node.input[1], node.output[0])})
     is_channels_last = model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value == 3
     frame_sizes = [1, height_px, width_px, 3] if is_channels_last else [1, 3, height_px, width_px]

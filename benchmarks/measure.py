@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Case",
     "MachineRoof",
     "Spread",
+    "fps_of",
     "measure_in_turn",
     "measure_machine_roof",
     "own_peak_resident_bytes",
@@ -25,6 +27,10 @@ __all__ = [
 _GEMM_SIDE = 2048
 # Larger than any last-level cache, so that the copy is one of memory.
 _COPY_BYTES = 256 * 2**20
+
+
+Case = Callable[[], Sequence[float]]
+"""Does one round of some work and returns the seconds each frame took, by a monotonic clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,42 +88,44 @@ def percentiles_ms(samples_seconds: Sequence[float]) -> tuple[float, float, floa
 
 
 def measure_in_turn(
-    cases: Mapping[str, Callable[[], None]],
+    cases: Mapping[str, Case],
     *,
     num_warmup: int,
     num_rounds: int,
     budget_seconds: float = float("inf"),
     clock: Callable[[], float] = time.perf_counter,
     advance: Callable[[str], None] | None = None,
-) -> dict[str, list[float]]:
+) -> dict[str, list[Sequence[float]]]:
     """Run every case once a round, A B A B, so that a slow minute of the machine hits all alike.
 
     Args:
         cases: what to run, by name.
-        num_warmup: runs of each case thrown away first.
-        num_rounds: rounds to time.
-        budget_seconds: no further round starts after this long; at least one is timed.
-        clock: monotonic seconds.
-        advance: called with the case's name after each timed run.
+        num_warmup: rounds thrown away first.
+        num_rounds: rounds to keep.
+        budget_seconds: no further round starts after this long; at least one is kept.
+        clock: monotonic seconds, for the budget.
+        advance: called with the case's name after each run, warm-up included.
 
     Returns:
-        Seconds of each timed run, by name, in order.
+        What each run returned, by name, in order.
     """
     started = clock()
-    for run in cases.values():
-        for _ in range(num_warmup):
-            run()
-    samples: dict[str, list[float]] = {name: [] for name in cases}
-    for round_number in range(num_rounds):
+    samples: dict[str, list[Sequence[float]]] = {name: [] for name in cases}
+    for round_number in range(-num_warmup, num_rounds):
         if round_number > 0 and clock() - started > budget_seconds:
             break
         for name, run in cases.items():
-            begin = clock()
-            run()
-            samples[name].append(clock() - begin)
+            seconds_per_frame = run()
+            if round_number >= 0:
+                samples[name].append(seconds_per_frame)
             if advance is not None:
                 advance(name)
     return samples
+
+
+def fps_of(rounds: Sequence[Sequence[float]]) -> Spread:
+    """Frames per second, one sample a round, from the seconds of each round's frames."""
+    return spread_of([len(round_seconds) / sum(round_seconds) for round_seconds in rounds])
 
 
 def measure_machine_roof(*, num_rounds: int = 5) -> MachineRoof:
@@ -129,16 +137,20 @@ def measure_machine_roof(*, num_rounds: int = 5) -> MachineRoof:
     source = np.ones(_COPY_BYTES, np.uint8)
     target = np.empty_like(source)
 
-    def multiply() -> None:
+    def multiply() -> list[float]:
+        begin = time.perf_counter()
         np.matmul(left, right, out=product)
+        return [time.perf_counter() - begin]
 
-    def copy() -> None:
+    def copy() -> list[float]:
+        begin = time.perf_counter()
         np.copyto(target, source)
+        return [time.perf_counter() - begin]
 
     samples = measure_in_turn({"gemm": multiply, "copy": copy}, num_warmup=1, num_rounds=num_rounds)
     return MachineRoof(
-        gemm_gflop_per_second=2 * _GEMM_SIDE**3 / min(samples["gemm"]) / 1e9,
-        copy_gb_per_second=2 * _COPY_BYTES / min(samples["copy"]) / 1e9,
+        gemm_gflop_per_second=2 * _GEMM_SIDE**3 / min(map(sum, samples["gemm"])) / 1e9,
+        copy_gb_per_second=2 * _COPY_BYTES / min(map(sum, samples["copy"])) / 1e9,
     )
 
 

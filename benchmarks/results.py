@@ -206,7 +206,7 @@ def read_results(path: Path) -> Results:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         jsonschema.validate(document, _schema())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     except jsonschema.ValidationError as error:
         raise ValueError(

@@ -1,6 +1,6 @@
 """All steadiness figures of one model on one clip, in one row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize.benchmarks.appearance import StyleStatistics, content_correlation, gram_distance, style_statistics
-from stylize.benchmarks.flow import dis_motions, frame_pairs
+from stylize.benchmarks.clips import Scene
+from stylize.benchmarks.flow import FlowCache, dis_motions, frame_pairs
 from stylize.benchmarks.jitter import Model, jitter_figures, noisy_still
 from stylize.benchmarks.results import SteadinessRow
 from stylize.benchmarks.temporal import (
     Clip,
-    FloatArray,
-    Mask,
     PairMotion,
     luminance_pair_errors,
     pair_errors,
@@ -24,7 +23,7 @@ from stylize.benchmarks.temporal import (
     t_of_px,
 )
 
-__all__ = ["LONG_GAP", "ReferenceClip", "estimated_reference", "source_row", "steadiness_row"]
+__all__ = ["LONG_GAP", "ReferenceClip", "estimated_reference", "exact_reference", "source_row", "steadiness_row"]
 
 # CCPL (Wu et al., ECCV 2022) and others after it measure long-term consistency nine frames apart.
 LONG_GAP = 9
@@ -57,25 +56,31 @@ class ReferenceClip:
         return rms(pair_errors(self.frames, self.motions))
 
 
-def estimated_reference(
-    name: str,
-    frames: NDArray[np.uint8],
-    *,
-    measure: Callable[[Clip, Clip], tuple[FloatArray, Mask]],
-) -> ReferenceClip:
+def estimated_reference(name: str, frames: NDArray[np.uint8], *, cache: FlowCache | None = None) -> ReferenceClip:
     """Measure the motion of any clip.
 
     Args:
         name: of the clip.
         frames: (T, H, W, 3) uint8 RGB, at least two.
-        measure: flow and visibility of two frames, e.g. a `FlowCache`.
+        cache: keeps flow between runs; None measures it.
     """
     return ReferenceClip(
         name=name,
         frames=frames,
         flow="DIS medium",
-        motions=dis_motions(frames, frame_pairs(len(frames), gap=1), measure=measure),
-        long_motions=dis_motions(frames, frame_pairs(len(frames), gap=LONG_GAP), measure=measure),
+        motions=dis_motions(frames, frame_pairs(len(frames), gap=1), cache=cache),
+        long_motions=dis_motions(frames, frame_pairs(len(frames), gap=LONG_GAP), cache=cache),
+    )
+
+
+def exact_reference(scene: Scene) -> ReferenceClip:
+    """A generated clip with the motion it was drawn by."""
+    return ReferenceClip(
+        name=scene.name,
+        frames=(scene.frames() * 255).round().astype(np.uint8),
+        flow="exact",
+        motions=scene.motions(),
+        long_motions=scene.motions(gap=LONG_GAP),
     )
 
 

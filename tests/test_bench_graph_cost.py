@@ -57,3 +57,8 @@ def test_shapes_that_the_graph_computes_are_followed(tmp_path: Path) -> None:
     ]
     path = save(tmp_path / "m.onnx", nodes, [*constants, weights("w", 1, 7, 3)])
     assert gflop_per_frame(path, width_px=32, height_px=20) == pytest.approx(2 * 7 * 3 * 640 / 1e9)
+
+
+def test_a_graph_without_convolutions_costs_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["frame"], ["stylized"])], [])
+    assert gflop_per_frame(path, width_px=32, height_px=20) == 0.0

@@ -1,13 +1,13 @@
 """Timing, percentiles and memory, with a clock of the test's own: no test here depends on speed."""
 
-import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stylize.benchmarks.measure import measure_in_turn, own_peak_resident_bytes, percentiles_ms, spread_of
+from stylize.benchmarks.measure import fps_of, measure_in_turn, own_peak_resident_bytes, percentiles_ms, spread_of
 
 
 class FakeClock:
@@ -20,41 +20,41 @@ class FakeClock:
         return self.now_seconds
 
 
-def test_cases_run_in_turn_after_warm_up() -> None:
+def test_cases_run_in_turn_and_warm_up_is_thrown_away() -> None:
     order: list[str] = []
-    cases = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    samples = measure_in_turn(cases, num_warmup=2, num_rounds=3)
-    assert order == ["a", "a", "b", "b", *"ababab"]
-    assert [len(samples[name]) for name in "ab"] == [3, 3]
+
+    def case(name: str) -> Sequence[float]:
+        order.append(name)
+        return [float(len(order))]
+
+    samples = measure_in_turn({"a": lambda: case("a"), "b": lambda: case("b")}, num_warmup=1, num_rounds=2)
+    assert order == list("ababab")
+    assert samples == {"a": [[3.0], [5.0]], "b": [[4.0], [6.0]]}
 
 
-def test_each_run_is_charged_its_own_time() -> None:
-    clock = FakeClock()
-    durations = {"fast": 0.25, "slow": 2.0}
-
-    def work(seconds: float) -> None:
-        clock.now_seconds += seconds
-
-    cases = {name: (lambda seconds=seconds: work(seconds)) for name, seconds in durations.items()}
-    samples = measure_in_turn(cases, num_warmup=1, num_rounds=2, clock=clock)
-    assert samples == {"fast": [0.25, 0.25], "slow": [2.0, 2.0]}
-
-
-def test_no_round_starts_after_the_budget_but_one_always_runs() -> None:
+def test_no_round_starts_after_the_budget_but_one_is_always_kept() -> None:
     clock = FakeClock()
 
-    def work() -> None:
+    def work() -> Sequence[float]:
         clock.now_seconds += 10
+        return [10.0]
 
     cases = {"only": work}
     assert len(measure_in_turn(cases, num_warmup=0, num_rounds=9, budget_seconds=25, clock=clock)["only"]) == 3
-    assert len(measure_in_turn(cases, num_warmup=0, num_rounds=9, budget_seconds=0, clock=clock)["only"]) == 1
+    assert len(measure_in_turn(cases, num_warmup=1, num_rounds=9, budget_seconds=0, clock=clock)["only"]) == 1
 
 
 def test_progress_is_told_after_every_run() -> None:
     told: list[str] = []
-    measure_in_turn({"a": lambda: None, "b": lambda: None}, num_warmup=1, num_rounds=2, advance=told.append)
-    assert told == list(itertools.chain("ab", "ab"))
+    cases = {"a": lambda: [1.0], "b": lambda: [1.0]}
+    measure_in_turn(cases, num_warmup=1, num_rounds=2, advance=told.append)
+    assert told == list("ababab")
+
+
+def test_frames_per_second_is_one_sample_a_round() -> None:
+    # Two frames in 0.5 s, then two in 1 s.
+    spread = fps_of([[0.1, 0.4], [0.5, 0.5]])
+    assert (spread.num_samples, spread.median) == (2, pytest.approx(3.0))
 
 
 def test_percentiles_are_in_milliseconds() -> None:

@@ -200,8 +200,8 @@ def test_flow_is_stored_once_and_read_back(tmp_path: Path) -> None:
     clip = SCENES[1].frames()[:2]
     pairs = frame_pairs(2, gap=1)
     cache = FlowCache(tmp_path / "flow")
-    measured = dis_motions(clip, pairs, measure=cache)[0]
+    measured = dis_motions(clip, pairs, cache=cache)[0]
     assert len(list((tmp_path / "flow").iterdir())) == 1
-    stored = dis_motions(clip, pairs, measure=cache)[0]
+    stored = dis_motions(clip, pairs, cache=cache)[0]
     assert np.array_equal(measured.flow_px, stored.flow_px)
     assert np.array_equal(measured.visible, stored.visible)

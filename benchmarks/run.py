@@ -1,0 +1,190 @@
+"""One run of the benchmark, from the options to the results and the pictures behind them."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize.benchmarks.appearance import StyleStatistics, style_statistics
+from stylize.benchmarks.cases import ModelUnderTest
+from stylize.benchmarks.clip_file import WorkingClip, prepare_clip, read_frames
+from stylize.benchmarks.clips import generated_scenes
+from stylize.benchmarks.environment import capture_environment
+from stylize.benchmarks.fidelity import fidelity_row
+from stylize.benchmarks.flow import FlowCache
+from stylize.benchmarks.measure import measure_machine_roof
+from stylize.benchmarks.results import FidelityRow, Results, SteadinessRow
+from stylize.benchmarks.sintel import RECONET_SCENES, read_sintel_scene
+from stylize.benchmarks.speed import ModelSpeed, SpeedOptions, choose_num_frames, measure_speed
+from stylize.benchmarks.steadiness import (
+    ReferenceClip,
+    estimated_reference,
+    exact_reference,
+    source_row,
+    steadiness_row,
+)
+from stylize.runtime.errors import OptionError
+
+__all__ = ["BenchOptions", "Illustration", "Outcome", "run_benchmark"]
+
+# Long enough for pairs nine frames apart, short enough for two models in seconds.
+_NUM_STEADINESS_FRAMES = 16
+_NUM_PROBE_FRAMES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What to measure on.
+
+    Attributes:
+        clip: a video, None for the demo clip.
+        size_px: (width, height) to measure at, None for the clip's own.
+        speed: how long to measure.
+        sintel: folder of MPI-Sintel, None to leave it out.
+        style_pictures: style picture of each model, by name.
+        flow_cache: folder that keeps optical flow between runs, None to measure it anew.
+        command: the exact command line, for the record.
+    """
+
+    clip: Path | None = None
+    size_px: tuple[int, int] | None = None
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
+    sintel: Path | None = None
+    style_pictures: dict[str, Path] = field(default_factory=dict)
+    flow_cache: Path | None = None
+    command: str = "stylize-bench"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Illustration:
+    """What the page shows of one model, beyond figures.
+
+    Attributes:
+        stylized: (T, H, W, 3) uint8, what it made of the reference clip.
+        speed: the samples behind its speed figures.
+    """
+
+    stylized: NDArray[np.uint8]
+    speed: ModelSpeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Results with the pictures behind them.
+
+    Attributes:
+        results: the figures.
+        reference: the clip the steadiness was measured on.
+        illustrations: one per model.
+    """
+
+    results: Results
+    reference: ReferenceClip
+    illustrations: Sequence[Illustration]
+
+
+def run_benchmark(
+    models: Sequence[ModelUnderTest], options: BenchOptions, *, folder: Path, advance: Callable[[str], None]
+) -> Outcome:
+    """Measure speed, steadiness and fidelity of loaded models.
+
+    Args:
+        models: loaded models, with different labels.
+        options: what to measure on.
+        folder: for temporary files.
+        advance: told what was just finished.
+
+    Raises:
+        InputMediaError: the clip, a style picture or MPI-Sintel cannot be read.
+        OptionError: a style picture is given for a model that is not measured.
+    """
+    styles = _read_styles(models, options)
+    roof = measure_machine_roof()
+    advance("machine roof")
+    clip = _clip_of_fitting_length(models, options, folder)
+    advance("clip")
+    speeds = measure_speed(models, clip, roof, options=options.speed, advance=advance)
+    references = _references(clip, options)
+    advance("motion")
+    steadiness: list[SteadinessRow] = []
+    stylized: list[NDArray[np.uint8]] = []
+    for reference in references:
+        steadiness.append(source_row(reference))
+        for model in models:
+            output = model.stylizer.run(reference.frames)
+            row = steadiness_row(model.label, model.stylizer.run, reference, output, style=styles.get(model.name))
+            steadiness.append(row)
+            if reference is references[0]:
+                stylized.append(output)
+            advance(f"steadiness: {model.label}")
+    results = Results(
+        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=options.command,
+        environment=capture_environment(),
+        roof=roof,
+        clip=clip.facts,
+        speed=speeds.rows,
+        steadiness=steadiness,
+        fidelity=_fidelity(models, stylized, references[0]),
+    )
+    illustrations = [
+        Illustration(stylized=output, speed=speed) for output, speed in zip(stylized, speeds.by_model, strict=True)
+    ]
+    return Outcome(results=results, reference=references[0], illustrations=illustrations)
+
+
+def _clip_of_fitting_length(models: Sequence[ModelUnderTest], options: BenchOptions, folder: Path) -> WorkingClip:
+    def prepare(num_frames: int) -> WorkingClip:
+        return prepare_clip(options.clip, folder, size_px=options.size_px, num_frames=num_frames)
+
+    if options.speed.num_frames is not None:
+        return prepare(options.speed.num_frames)
+    return prepare(choose_num_frames(models, prepare(_NUM_PROBE_FRAMES), options.speed))
+
+
+def _read_styles(models: Sequence[ModelUnderTest], options: BenchOptions) -> dict[str, StyleStatistics]:
+    names = {model.name for model in models}
+    unknown = set(options.style_pictures) - names
+    if unknown:
+        raise OptionError(
+            f"--style-picture {', '.join(sorted(unknown))}: not measured in this run, the models are {', '.join(names)}"
+        )
+    return {name: style_statistics(_style_picture(path)) for name, path in options.style_pictures.items()}
+
+
+def _style_picture(path: Path) -> NDArray[np.uint8]:
+    """The picture shrunk to 512 px on its long side, the scale at which styles are trained: (1, H, W, 3)."""
+    picture = read_frames(path, num_frames=1)[0]
+    scale = min(1.0, 512 / max(picture.shape[:2]))
+    return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))[None]
+
+
+def _references(clip: WorkingClip, options: BenchOptions) -> list[ReferenceClip]:
+    """The clip first, then what has true motion."""
+    frames = read_frames(clip.path, num_frames=_NUM_STEADINESS_FRAMES)
+    cache = None if options.flow_cache is None else FlowCache(options.flow_cache)
+    references = [estimated_reference(clip.facts.name, frames, cache=cache)]
+    if options.sintel is None:
+        crossing = generated_scenes(num_frames=_NUM_STEADINESS_FRAMES)[-1]
+        return [*references, exact_reference(crossing)]
+    return references + [read_sintel_scene(options.sintel, scene) for scene in RECONET_SCENES]
+
+
+def _fidelity(
+    models: Sequence[ModelUnderTest], stylized: Sequence[NDArray[np.uint8]], reference: ReferenceClip
+) -> list[FidelityRow]:
+    """Every model against the float32 ONNX Runtime rendering of the same name, where there is one."""
+    exact = {
+        model.name: output
+        for model, output in zip(models, stylized, strict=True)
+        if (model.backend, model.precision) == ("onnxruntime", "fp32")
+    }
+    return [
+        fidelity_row((model.name, str(model.backend), model.precision), output, exact[model.name], reference.motions)
+        for model, output in zip(models, stylized, strict=True)
+        if model.name in exact and output is not exact[model.name]
+    ]

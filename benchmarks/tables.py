@@ -1,0 +1,170 @@
+"""Results as tables for a terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+
+from stylize.benchmarks.results import FidelityRow, Results, SpeedRow, SteadinessRow
+
+__all__ = ["comparison_table", "results_tables"]
+
+_MISSING = "–"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _MISSING if value is None else f"{value:.{digits}f}"
+
+
+def _rate(row: SpeedRow | None) -> str:
+    """Median frames per second and half the width of the middle half."""
+    if row is None:
+        return _MISSING
+    half_width = (row.fps.high - row.fps.low) / 2
+    digits = 0 if row.fps.median >= 100 else 1 if row.fps.median >= 10 else 2
+    return f"{row.fps.median:.{digits}f} ±{half_width:.{digits}f}"
+
+
+def _percentiles(row: SpeedRow | None) -> str:
+    if row is None or row.latency_p50_ms is None:
+        return _MISSING
+    return " / ".join(_number(value, 1) for value in (row.latency_p50_ms, row.latency_p95_ms, row.latency_p99_ms))
+
+
+def _table(title: str, names: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(names[0], no_wrap=True)
+    for name in names[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def speed_table(results: Results) -> Table:
+    """One line per model: frames per second of each stage and of all together, latency, memory, work."""
+    clip = results.clip
+    table = _table(
+        f"Frames per second, {clip.name}, {clip.width_px}x{clip.height_px}, {clip.num_frames} frames",
+        (
+            "MODEL", "DECODE", "NETWORK", "ENCODE", "WHOLE", "NETWORK p50/p95/p99 ms", "WHOLE p50/p95/p99 ms",
+            "MB", "GFLOP", "OF ROOF",
+        ),
+    )  # fmt: skip
+    decode = next((row for row in results.speed if row.stage == "decode" and row.model == "-"), None)
+    by_key = {(row.model, row.backend, row.precision, row.stage): row for row in results.speed}
+    for row in results.speed:
+        if row.stage != "network":
+            continue
+        own = (row.model, row.backend, row.precision)
+        whole = by_key.get((*own, "pipeline"))
+        memory_bytes = whole.peak_resident_bytes if whole is not None else None
+        table.add_row(
+            f"{row.model} [dim]{row.backend} {row.precision}[/dim]",
+            _rate(by_key.get((*own, "decode"), decode)),
+            _rate(row),
+            _rate(by_key.get((*own, "encode"))),
+            f"[bold]{_rate(whole)}[/bold]",
+            _percentiles(row),
+            _percentiles(whole),
+            _MISSING if memory_bytes is None else f"{memory_bytes / 1e6:.0f}",
+            _number(row.gflop_per_frame, 1),
+            _MISSING if row.roof_share is None else f"{row.roof_share:.0%}",
+        )
+    return table
+
+
+def steadiness_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
+    """One line per model on one clip, the clip itself first."""
+    shown = [row for row in rows if row.clip == clip]
+    table = _table(
+        f"Steadiness, {clip}, {shown[0].flow} flow: lower is steadier; content 1 and style 0 are best",
+        (
+            "MODEL", "e_stab", "×SOURCE", "LUMINANCE", "t-9", "tOF px", "STILL", "NOISE", "SHIFT", "LIGHT",
+            "CONTENT", "STYLE", "CHANGE",
+        ),
+    )  # fmt: skip
+    for row in shown:
+        jitter = row.jitter
+        table.add_row(
+            row.model,
+            f"[bold]{row.e_stab:.4f}[/bold]",
+            _number(row.e_stab_relative, 2),
+            _number(row.e_stab_luminance, 4),
+            _number(row.e_stab_long, 4),
+            _number(row.t_of_px, 2),
+            _number(row.static_flicker, 4),
+            _number(None if jitter is None else jitter.noise, 2),
+            _number(None if jitter is None else jitter.shift, 2),
+            _number(None if jitter is None else jitter.light, 2),
+            _number(row.content, 2),
+            _number(row.style_error, 3),
+            _number(row.style_change, 3),
+        )
+    return table
+
+
+def fidelity_table(rows: Sequence[FidelityRow]) -> Table:
+    """One line per backend and precision, against float32 ONNX Runtime."""
+    table = _table("Fidelity to float32 ONNX Runtime", ("MODEL", "PSNR dB", "SSIM", "MAX ERROR", "Δ e_stab"))
+    for row in rows:
+        psnr = "equal" if row.psnr_db is None else f"{row.psnr_db:.1f}"
+        table.add_row(
+            f"{row.model} [dim]{row.backend} {row.precision}[/dim]",
+            psnr,
+            _number(row.ssim, 5),
+            _number(row.max_error, 4),
+            f"{row.temporal_difference:+.5f}",
+        )
+    return table
+
+
+def _machine_lines(results: Results) -> str:
+    environment, roof = results.environment, results.roof
+    gpu = f", {environment.gpu} (driver {environment.gpu_driver})" if environment.gpu else ""
+    return (
+        f"{environment.cpu}, {environment.num_cores} cores{gpu}; "
+        f"roof {roof.gemm_gflop_per_second:.0f} GFLOP/s float32, copy {roof.copy_gb_per_second:.1f} GB/s\n"
+        f"stylize {environment.stylize} ({environment.commit or 'installed'}), Python {environment.python}, "
+        + ", ".join(f"{name} {version}" for name, version in environment.libraries.items())
+    )
+
+
+def results_tables(results: Results) -> Group:
+    """Everything a run found."""
+    clips = list(dict.fromkeys(row.clip for row in results.steadiness))
+    parts: list[Table | str] = [speed_table(results), ""]
+    for clip in clips:
+        parts += [steadiness_table(results.steadiness, clip), ""]
+    if results.fidelity:
+        parts += [fidelity_table(results.fidelity), ""]
+    return Group(*parts, _machine_lines(results))
+
+
+def comparison_table(new: Results, old: Results) -> Table:
+    """New over old for all that both runs measured; above 1 is faster, or less steady.
+
+    Rows match by model, backend, precision, stage and size. The last lines tell how far the machines
+    themselves differ.
+    """
+    table = _table(
+        f"Now against {old.created_utc} ({old.environment.commit or 'installed'})", ("", "BEFORE", "NOW", "RATIO")
+    )
+
+    def add(name: str, before: float, now: float, digits: int) -> None:
+        ratio = f"{now / before:.3f}" if before > 0 else _MISSING
+        table.add_row(name, f"{before:.{digits}f}", f"{now:.{digits}f}", ratio)
+
+    earlier_speed = {row.key: row for row in old.speed}
+    for row in new.speed:
+        earlier = earlier_speed.get(row.key)
+        if earlier is not None:
+            model, backend, precision, stage, size = row.key
+            name = f"{stage} {size}" if model == "-" else f"{stage} {model} {backend} {precision} {size}"
+            add(f"{name}, fps", earlier.fps.median, row.fps.median, 2)
+    earlier_steadiness = {(row.model, row.clip, row.flow): row for row in old.steadiness}
+    for steadiness in new.steadiness:
+        before = earlier_steadiness.get((steadiness.model, steadiness.clip, steadiness.flow))
+        if before is not None and old.formula_version == new.formula_version:
+            add(f"e_stab {steadiness.model}, {steadiness.clip}", before.e_stab, steadiness.e_stab, 4)
+    add("machine: GFLOP/s", old.roof.gemm_gflop_per_second, new.roof.gemm_gflop_per_second, 1)
+    add("machine: copy GB/s", old.roof.copy_gb_per_second, new.roof.copy_gb_per_second, 1)
+    return table

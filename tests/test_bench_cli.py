@@ -1,0 +1,118 @@
+"""`stylize-bench` from the command line, on clips and models of a few pixels."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from helpers.clips import ClipSpec, write_clip
+from helpers.networks import write_affine
+from stylize.benchmarks.cli import bench, main
+from stylize.benchmarks.results import read_results
+
+SHORT = ("--rounds", "1", "--frames", "4", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench")
+    write_clip(path / "clip.mp4", ClipSpec(width=96, height=64))
+    write_affine(path / "identity.onnx")
+    write_affine(path / "faint.onnx", scale=0.5)
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(folder: Path) -> tuple[Result, Path]:
+    """One run with two models, and its JSON."""
+    models = ("--model", str(folder / "identity.onnx"), "--model", str(folder / "faint.onnx"))
+    json_path = folder / "results.json"
+    arguments = [*models, "--clip", str(folder / "clip.mp4"), "--json", str(json_path), *SHORT]
+    return CliRunner().invoke(bench, arguments, catch_exceptions=False), json_path
+
+
+def test_every_stage_of_every_model_is_in_the_results(measured: tuple[Result, Path]) -> None:
+    result, json_path = measured
+    assert result.exit_code == 0
+    results = read_results(json_path)
+    assert [(row.model, row.stage) for row in results.speed] == [
+        ("-", "decode"),
+        *((model, stage) for model in ("identity", "faint") for stage in ("network", "encode", "pipeline")),
+    ]
+    assert (results.clip.width_px, results.clip.height_px, results.clip.num_frames) == (96, 64, 4)
+    for row in results.speed:
+        assert row.fps.median > 0
+        if row.stage == "pipeline":
+            assert row.peak_resident_bytes is not None
+            assert row.peak_resident_bytes > 20 * 2**20  # an interpreter with NumPy and FFmpeg
+        if row.stage in ("network", "pipeline"):
+            assert row.latency_p50_ms is not None
+            assert row.latency_p99_ms is not None
+            assert row.latency_p50_ms <= row.latency_p99_ms
+
+
+def test_doing_nothing_is_as_steady_as_the_source_and_has_its_style(measured: tuple[Result, Path]) -> None:
+    rows = {(row.clip, row.model): row for row in read_results(measured[1]).steadiness}
+    for clip in ("clip.mp4", "crossing object"):
+        source, identity = rows[clip, "source"], rows[clip, "identity, onnxruntime fp32"]
+        assert identity.e_stab == pytest.approx(source.e_stab, abs=1e-6)
+        assert identity.t_of_px == 0.0
+        assert identity.style_change == pytest.approx(0.0, abs=1e-6)
+    assert rows["crossing object", "identity, onnxruntime fp32"].content == pytest.approx(1.0)
+    # Halved contrast halves every change, up to rounding to 8 bits.
+    halved = rows["clip.mp4", "faint, onnxruntime fp32"].e_stab
+    assert halved == pytest.approx(rows["clip.mp4", "source"].e_stab / 2, rel=0.1)
+
+
+def test_the_table_goes_to_standard_output(measured: tuple[Result, Path]) -> None:
+    output = measured[0].stdout
+    for text in ("Frames per second, clip.mp4, 96x64, 4 frames", "identity onnxruntime fp32", "e_stab", "exact flow"):
+        assert text in output
+
+
+def test_compare_prints_ratios_to_an_earlier_run(measured: tuple[Result, Path], folder: Path) -> None:
+    old = json.loads(measured[1].read_text())
+    for row in old["speed"]:
+        row["fps"]["median"] = 1e9
+    (folder / "old.json").write_text(json.dumps(old))
+    arguments = ["--model", str(folder / "identity.onnx"), "--clip", str(folder / "clip.mp4"), *SHORT]
+    result = CliRunner().invoke(bench, [*arguments, "--compare", str(folder / "old.json")], catch_exceptions=False)
+    assert "network identity onnxruntime fp32 96x64, fps" in result.stdout
+    assert "1000000000.00" in result.stdout
+    assert "faint" not in result.stdout.partition("Now against")[2]
+
+
+def test_measures_at_another_size(folder: Path) -> None:
+    json_path = folder / "sized.json"
+    arguments = ["--model", str(folder / "identity.onnx"), "--clip", str(folder / "clip.mp4"), "--size", "80x50"]
+    CliRunner().invoke(bench, [*arguments, "--json", str(json_path), *SHORT], catch_exceptions=False)
+    results = read_results(json_path)
+    assert {(row.width_px, row.height_px) for row in results.speed} == {(80, 50)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "no-such-style"), "no such file or style"),
+        (("--model", "{folder}/identity.onnx", "--clip", "{folder}/missing.mp4"), "missing.mp4"),
+        (("--model", "{folder}/identity.onnx", "--model", "{folder}/identity.onnx"), "named twice"),
+        (("--model", "{folder}/identity.onnx", "--style-picture", "other=x.jpg"), "not measured in this run"),
+        (("--compare", "{folder}/clip.mp4"), "clip.mp4: not JSON"),
+        (("--size", "640"), "not a size such as 640x360"),
+    ],
+)
+def test_rejects_what_it_cannot_measure(
+    arguments: tuple[str, ...],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["stylize-bench", *(text.format(folder=folder) for text in arguments), "--quiet"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code != 0
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
