@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import av
+import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from stylize.runtime.frame import ALPHA_PIX_FMT, PIX_FMT, Frame
@@ -94,6 +95,12 @@ def _is_rgb(pix_fmt: av.VideoFormat) -> bool:
     return pix_fmt.is_rgb or pix_fmt.has_palette
 
 
+def _full_range_excess(pix_fmt: av.VideoFormat) -> float:
+    """How much too bright swscale reads full range of more than 8 bits: it takes 1023 for 255.75, not 255."""
+    bits = max(component.bits for component in pix_fmt.components)
+    return (2**bits - 1) / (255 * 2 ** (bits - 8)) if bits > 8 and not _is_rgb(pix_fmt) else 1.0
+
+
 class ColorConverter:
     """Turns decoded pictures into frames and frames into pictures to encode.
 
@@ -120,7 +127,12 @@ class ColorConverter:
         )
         if converted is picture:
             picture.make_writable()
-        return Frame(converted)
+        frame = Frame(converted)
+        excess = _full_range_excess(picture.format) if color.is_full_range else 1.0
+        if excess != 1.0:
+            for plane in frame.planes:
+                plane /= np.float32(excess)
+        return frame
 
     def picture_from_frame(self, frame: Frame, *, color: Color, pix_fmt: str) -> av.VideoFrame:
         """Convert a frame to `pix_fmt`, clipping to [0, 1]; time and colour tags are set on the result."""

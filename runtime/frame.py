@@ -7,20 +7,24 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALPHA_PIX_FMT", "PIX_FMT", "Frame", "Plane"]
+__all__ = ["ALPHA_PIX_FMT", "PIX_FMT", "WHITE", "Frame", "Plane"]
 
 PIX_FMT = "gbrpf32le"
 ALPHA_PIX_FMT = "gbrapf32le"
+
+WHITE = 65280 / 65535
+"""The value of white in a plane. swscale counts in 16 bits, where 8-bit white is 255 * 256, and divides
+by 65535; taking that as it is costs nothing, rescaling would cost a pass over memory each way."""
 
 # FFmpeg stores planar RGB as G, B, R, A.
 _RED, _GREEN, _BLUE, _ALPHA = 2, 0, 1, 3
 
 Plane = NDArray[np.float32]
-"""(H, W) float32, 0 is black and 1 is white; rows may be padded, so never assume contiguity."""
+"""(H, W) float32, 0 is black and `WHITE` is white; rows may be padded, so never assume contiguity."""
 
 
 class Frame:
-    """Planar float RGB in [0, 1] with a presentation time; has one owner at a time.
+    """Planar float RGB in [0, WHITE] with a presentation time; has one owner at a time.
 
     The pixels live in an FFmpeg frame of planar float32. swscale writes there what the network reads,
     and later reads what the network wrote, so nothing is rounded to 8 bits in between and sources of
@@ -49,7 +53,7 @@ class Frame:
             raise ValueError(f"expected (H, W, 3) uint8, got {rgb_HWC.shape} {rgb_HWC.dtype}")
         frame = cls.blank(rgb_HWC.shape[1], rgb_HWC.shape[0])
         for channel, plane in enumerate(frame.planes):
-            np.multiply(rgb_HWC[:, :, channel], np.float32(1 / 255), out=plane)
+            np.multiply(rgb_HWC[:, :, channel], np.float32(WHITE / 255), out=plane)
         return frame
 
     def to_array(self) -> NDArray[np.uint8]:
@@ -57,7 +61,7 @@ class Frame:
         rgb_HWC = np.empty((self.height, self.width, 3), np.uint8)
         scaled = np.empty((self.height, self.width), np.float32)
         for channel, plane in enumerate(self.planes):
-            np.multiply(plane, np.float32(255), out=scaled)
+            np.multiply(plane, np.float32(255 / WHITE), out=scaled)
             np.rint(scaled, out=scaled)
             np.clip(scaled, 0, 255, out=scaled)
             rgb_HWC[:, :, channel] = scaled
@@ -80,7 +84,7 @@ class Frame:
 
     @property
     def alpha(self) -> Plane | None:
-        """Opacity as a writable view, 1 is opaque; None for a frame without."""
+        """Opacity as a writable view, `WHITE` is opaque; None for a frame without."""
         return self._plane(_ALPHA) if self.picture.format.name == ALPHA_PIX_FMT else None
 
     @property

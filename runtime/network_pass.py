@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.errors import OptionError
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import WHITE, Frame
 from stylize.runtime.runner import HostArray, HostRunner
 
 __all__ = ["MIN_SIDE_PX", "NetworkPass", "reflect_pad"]
@@ -37,6 +37,7 @@ class NetworkPass:
             raise OptionError(f"strength {strength} is outside 0..1")
         self._runner = runner
         self._strength = np.float32(strength)
+        self._is_foreign = runner.artifact.origin == "foreign"
         self._converter = ColorConverter()
         self._source = self._target = _buffer(runner.contract, 0, 0)
 
@@ -65,7 +66,7 @@ class NetworkPass:
         self._blend(frame, np.stack(restored.planes))
 
     def _infer(self, frame: Frame) -> HostArray:
-        """Run the network; the (3, H, W) float result in [0, 1] is valid until the next call."""
+        """Run the network; the (3, H, W) float result in [0, WHITE] is valid until the next call."""
         contract = self._runner.contract
         width, height = frame.width, frame.height
         padded_width, padded_height = contract.fixed_size or (
@@ -78,19 +79,18 @@ class NetworkPass:
         source_CHW = _as_CHW(self._source, contract)
         for channel, plane in enumerate(frame.planes):
             inside = source_CHW[channel, :height, :width]
-            if (black, white) == (0.0, 1.0):
-                np.copyto(inside, plane, casting="same_kind")
-            else:
-                np.multiply(plane, white - black, out=inside, casting="same_kind")
+            np.multiply(plane, np.float32((white - black) / WHITE), out=inside, casting="same_kind")
+            if black != 0.0:
                 inside += black
         reflect_pad(source_CHW, width=width, height=height)
         self._runner.enqueue(self._source, target=self._target, cuda_stream=None)
         result_CHW = _as_CHW(self._target, contract)[:, :height, :width]
-        if (black, white) != (0.0, 1.0):
-            # A foreign graph leaves clamping to its caller; our own clamp inside.
-            np.clip(result_CHW, black, white, out=result_CHW)
+        if black != 0.0:
             result_CHW -= black
-            result_CHW /= white - black
+        result_CHW *= WHITE / (white - black)
+        if self._is_foreign:
+            # Our own graphs clamp inside, a foreign one leaves that to its caller.
+            np.clip(result_CHW, 0, WHITE, out=result_CHW)
         return result_CHW
 
     def _blend(self, frame: Frame, result_CHW: HostArray) -> None:
