@@ -16,6 +16,10 @@ __all__ = ["Carrier", "open_carriers"]
 # Tags that described the old file's bytes: Matroska's statistics and the muxer's own names.
 _STALE_TAGS = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION", "ENCODER", "VENDOR_ID", "HANDLER_NAME")
 
+# What to transcode to, best first; the first one the container holds is taken.
+_AUDIO_ENCODERS = ("aac", "libopus", "libmp3lame", "flac", "pcm_s16le")
+_TEXT_ENCODERS = ("mov_text", "subrip", "webvtt", "ass")
+
 
 class Carrier(ABC):
     """Takes packets of one input stream and returns those for the output."""
@@ -143,13 +147,21 @@ def _copy_attachment(container: OutputContainer, stream: AttachmentStream) -> Ca
 
 def _transcode(container: OutputContainer, stream: Stream, notes: list[str]) -> Carrier | None:
     if isinstance(stream, AudioStream):
-        codec = container.default_audio_codec
-        audio = container.add_stream(codec, rate=stream.codec_context.sample_rate, layout=stream.layout.name)
+        codec = next((name for name in _AUDIO_ENCODERS if name in container.supported_codecs), None)
+        if codec is None:
+            return None
+        rate_hz, offered = stream.codec_context.sample_rate, av.Codec(codec, "w").audio_rates or []
+        if offered and rate_hz not in offered:
+            rate_hz = max(offered)
+        audio = container.add_stream(codec, rate=rate_hz, layout=stream.layout.name)
         notes.append(f"audio track {stream.index} transcoded from {_codec(stream)} to {codec}: {_refusal(container)}")
         return _TranscodeAudio(stream, cast(AudioStream, audio))
-    # Subtitles that are pictures (DVD, Blu-ray) have no header of text styles and cannot become text.
-    if isinstance(stream, SubtitleStream) and stream.codec_context.subtitle_header is not None:
-        codec = container.default_subtitle_codec
+    if isinstance(stream, SubtitleStream):
+        stream.codec_context.open(strict=False)
+        # Subtitles that are pictures (DVD, Blu-ray) have no header of text styles and cannot become text.
+        codec = next((name for name in _TEXT_ENCODERS if name in container.supported_codecs), None)
+        if codec is None or stream.codec_context.subtitle_header is None:
+            return None
         subtitle = cast(SubtitleStream, container.add_stream(codec))
         subtitle.codec_context.subtitle_header = stream.codec_context.subtitle_header
         notes.append(f"subtitle track {stream.index} rewritten from {_codec(stream)} to {codec}: {_refusal(container)}")

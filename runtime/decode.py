@@ -85,6 +85,7 @@ class Decoder:
             self._filter = PictureFilter()
             self._clock = _Clock(self._time_base, self._frame_rate)
             self._num_corrupt_packets = 0
+            self._has_changed_size = False
             self._last_end_seconds = 0.0  # over all streams, from the start of the file
             self._info: VideoInfo | None = None
             items = self._decode()
@@ -189,6 +190,11 @@ class Decoder:
         if self._info is None:
             self._info = self._describe(picture, color)
         info = self._info
+        if (picture.width, picture.height) != (info.width, info.height) and not self._has_changed_size:
+            self._has_changed_size = True
+            self.notes.append(
+                f"the video changes its size to {picture.width}x{picture.height}: scaled to {info.width}x{info.height}"
+            )
         frame = self._converter.frame_from_picture(picture, color=color, width=info.width, height=info.height)
         self._clock.stamp(frame, picture)
         self.num_frames += 1
