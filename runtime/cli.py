@@ -7,11 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 
 import click
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -114,20 +113,13 @@ def run(
     _configure_logging(console, quiet=quiet, verbose=verbose)
     options = EncodeOptions(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt)
     artifact = open_artifact(model, input_range=input_range)
+    progress = _ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
     with (
         Stylizer(artifact, backend=backend, num_threads=threads, strength=strength) as stylizer,
         _demo_or(source) as path,
-        Progress(*_columns(), console=console, disable=quiet) as progress,
+        progress,
     ):
-        task = progress.add_task(f"{artifact.name}", total=None)
-        report = stylize_video(
-            stylizer,
-            path,
-            target,
-            encode=options,
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-        progress.update(task, completed=report.num_frames, total=report.num_frames)
+        report = stylize_video(stylizer, path, target, encode=options, on_progress=progress.update)
     _tell(report, report_path=report_path, console=console, quiet=quiet)
     if report.problems:
         sys.exit(EXIT_DAMAGED_SOURCE)
@@ -191,10 +183,56 @@ def _configure_logging(console: Console, *, quiet: bool, verbose: bool) -> None:
     if quiet and verbose:
         raise OptionError("--quiet and --verbose exclude each other")
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING
-    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
     package = logging.getLogger("stylize")
     package.setLevel(level)
-    package.addHandler(handler)
+    package.addHandler(_ConsoleHandler(console))
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints each message as one line, above the progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print `record`."""
+        self._console.print(
+            f"stylize-run: {record.levelname.lower()}: {record.getMessage()}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+class _ProgressBar:
+    """A bar that appears with the first finished frame, so that early errors stay one line, and leaves no trace."""
+
+    def __init__(self, console: Console, title: str, *, is_shown: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f} frames"),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not is_shown,
+        )
+        self._task = self._progress.add_task(title, total=None)
+
+    def update(self, done: int, total: int | None) -> None:
+        """Show `done` of `total` frames; may be called from any thread."""
+        self._progress.start()
+        self._progress.update(self._task, completed=done, total=total)
+
+    def __enter__(self) -> None:
+        """Nothing to do: the first `update` shows the bar."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
 
 
 class _RateColumn(ProgressColumn):
@@ -203,13 +241,3 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The rate as text."""
         return Text(f"{task.speed:.1f} fps" if task.speed else "")
-
-
-def _columns() -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} frames"),
-        _RateColumn(),
-        TimeRemainingColumn(),
-    )

@@ -198,7 +198,7 @@ def _render_video(
 
 def _render_still(stylizer: Stylizer, decoder: Decoder, output: PartialFile) -> _Result:
     """Render the one frame of a picture in the calling thread."""
-    frames = [item for item in islice(decoder, 2) if isinstance(item, Frame)]
+    frames = list(islice((item for item in decoder if isinstance(item, Frame)), 2))
     if len(frames) > 1:
         raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4 or .mkv")
     started = time.perf_counter()

@@ -1,0 +1,112 @@
+"""`stylize-run` as a user calls it: output, errors, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.networks import write_affine
+
+COMMAND = [sys.executable, "-c", "from stylize.runtime.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_affine(folder / "identity.onnx")
+    write_affine(folder / "foreign.onnx", has_contract=False)
+    write_clip(folder / "in.mp4", ClipSpec(sound_start_seconds=0.0))
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_video_with_report_on_stdout(folder: Path) -> None:
+    result = run(folder, "identity.onnx", "in.mp4", "out.mp4", "--crf", "12", "--preset", "ultrafast", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["num_frames"], report["width"], report["height"]) == (10, 64, 48)
+    assert report["decoder"] == "h264, yuv420p"
+    assert report["encoder"] == "libx264, yuv420p"
+    assert report["backend"].startswith("ONNX Runtime ")
+    assert report["problems"] == []
+    assert len(read_frames(folder / "out.mp4")) == 10
+    assert "out.mp4: 10 frames, 64x48" in result.stderr
+
+
+def test_quiet_run_says_nothing(folder: Path) -> None:
+    result = run(folder, "identity.onnx", "in.mp4", "quiet.mp4", "-q", "--json", "report.json")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert json.loads((folder / "report.json").read_text())["num_frames"] == 10
+
+
+ERRORS = [
+    (("nope", "in.mp4", "o.mp4"), "nope: no such file or style"),
+    (("missing.onnx", "in.mp4", "o.mp4"), "missing.onnx: no such file"),
+    (("in.mp4", "in.mp4", "o.mp4"), "in.mp4: is not a usable ONNX model"),
+    (("identity.onnx", "missing.mp4", "o.mp4"), "missing.mp4: no such file"),
+    (("identity.onnx", "identity.onnx", "o.mp4"), "identity.onnx: is not a video or picture"),
+    (("identity.onnx", "in.mp4", "missing/o.mp4"), "missing/o.mp4: no such folder"),
+    (("identity.onnx", "in.mp4", "in.mp4"), "in.mp4 is the input itself"),
+    (("identity.onnx", "in.mp4", "o.png"), "in.mp4 is a video, o.png can hold one frame"),
+    (("foreign.onnx", "in.mp4", "o.mp4"), "--input-range 0..255"),
+    (("identity.onnx", "in.mp4", "o.mp4", "-q", "-v"), "--quiet and --verbose"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_errors_are_one_line_and_exit_code_1(arguments: tuple[str, ...], message: str, folder: Path) -> None:
+    result = run(folder, *arguments)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("stylize-run: error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list(folder.glob(".*.partial*"))
+
+
+USAGE = [
+    (),
+    ("identity.onnx",),
+    ("identity.onnx", "in.mp4", "o.mp4", "--strength", "2"),
+    ("identity.onnx", "in.mp4", "o.mp4", "--input-range", "255"),
+    ("a", "b", "c", "--nope"),
+]
+
+
+@pytest.mark.parametrize("arguments", USAGE)
+def test_usage_errors_have_exit_code_2(arguments: tuple[str, ...], folder: Path) -> None:
+    result = run(folder, *arguments)
+    assert result.returncode == 2
+    assert "Usage: stylize-run" in result.stderr
+
+
+def test_damaged_source_has_exit_code_3(folder: Path) -> None:
+    whole = write_clip(folder / "whole.mkv", ClipSpec(pts=range(60)))
+    (folder / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    result = run(folder, "identity.onnx", "cut.mkv", "rest.mp4")
+    assert result.returncode == 3
+    assert "stylize-run: warning: cut.mkv: ends after" in result.stderr
+    assert 5 < len(read_frames(folder / "rest.mp4")) < 60
+
+
+def test_foreign_model_with_its_range(folder: Path) -> None:
+    result = run(folder, "foreign.onnx", "in.mp4", "foreign.mp4", "--input-range", "0..255")
+    assert result.returncode == 0, result.stderr
+
+
+def test_list_styles_needs_no_arguments(folder: Path) -> None:
+    result = run(folder, "--list-styles")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("STYLE")
+
+
+def test_demo_needs_no_input_file(folder: Path) -> None:
+    result = run(folder, "identity.onnx", "demo", "demo.mp4", "--preset", "ultrafast", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["num_frames"], report["width"], report["height"]) == (125, 640, 360)

@@ -1,0 +1,102 @@
+"""Three stages at once: order, bounds, errors."""
+
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import pytest
+
+from stylize.runtime.decode import Item
+from stylize.runtime.frame import Frame
+from stylize.runtime.pipeline import Channel, run_pipeline
+
+
+def frames(count: int, made: list[int] | None = None) -> Iterator[Item]:
+    for index in range(count):
+        frame = Frame.blank(256, 256)
+        frame.set_time(index, duration=1, time_base=Fraction(1, 25))
+        if made is not None:
+            made.append(index)
+        yield frame
+
+
+def packet(size: int) -> av.Packet:
+    return av.Packet(bytes(size))
+
+
+def no_stage_threads() -> bool:
+    return not {thread.name for thread in threading.enumerate()} & {"decode", "stylize", "encode"}
+
+
+def test_items_keep_their_order() -> None:
+    items = [item for frame in frames(20) for item in (frame, packet(10), packet(20))]
+    got: list[Item] = []
+    run_pipeline(iter(items), network=lambda frame: None, sink=got.append)
+    assert got == items
+    assert no_stage_threads()
+
+
+def test_every_frame_passes_the_network_once() -> None:
+    seen: list[int] = []
+    seconds = run_pipeline(frames(10), network=lambda frame: seen.append(frame.pts), sink=lambda item: None)
+    assert seen == list(range(10))
+    assert min(seconds.decode, seconds.network, seconds.encode) > 0
+
+
+def test_a_slow_sink_holds_the_decoder_back() -> None:
+    made: list[int] = []
+    ahead: list[int] = []
+
+    def sink(item: Item) -> None:
+        threading.Event().wait(0.01)
+        ahead.append(len(made) - len(ahead))
+
+    run_pipeline(frames(60, made), network=lambda frame: None, sink=sink)
+    # Two queues of 3 frames and some packets' room, which is 1 MiB or 1 frame here, and one in each hand.
+    assert max(ahead) <= 2 * (3 + 1) + 3
+
+
+def test_queued_bytes_do_not_grow_with_packets() -> None:
+    made: list[int] = []
+    ahead: list[int] = []
+
+    def packets() -> Iterator[Item]:
+        for _ in range(300):
+            made.append(1 << 16)
+            yield packet(1 << 16)
+
+    def sink(item: Item) -> None:
+        ahead.append(sum(made) - len(ahead) * (1 << 16))
+
+    run_pipeline(packets(), network=lambda frame: None, sink=sink)
+    assert max(ahead) <= 2 * (1 << 20) + 4 * (1 << 16)
+
+
+def test_channel_takes_one_item_larger_than_itself() -> None:
+    channel = Channel(10)
+    assert channel.put(packet(100))
+    channel.close()
+    assert [item.size for item in channel] == [100]
+
+
+@pytest.mark.parametrize("stage", ["decode", "network", "encode"])
+def test_error_of_any_stage_is_raised_in_the_caller(stage: str) -> None:
+    def fail(index: int, name: str) -> None:
+        if stage == name and index == 5:
+            raise OSError(f"{name} broke")
+
+    def source() -> Iterator[Item]:
+        for index, frame in enumerate(frames(1000)):
+            fail(index, "decode")
+            yield frame
+
+    done: list[int] = []
+    with pytest.raises(OSError, match=f"{stage} broke"):
+        run_pipeline(
+            source(),
+            network=lambda frame: fail(frame.pts, "network"),
+            sink=lambda item: (fail(len(done), "encode"), done.append(1)),
+        )
+    assert len(done) < 100
+    assert no_stage_threads()
