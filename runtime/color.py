@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from stylize.runtime.frame import ALPHA_PIX_FMT, PIX_FMT, Frame
+from stylize.runtime.frame import ALPHA_PIX_FMT, PIX_FMT, WHITE, Frame
 
 __all__ = ["Color", "ColorConverter", "color_from_picture"]
 
@@ -98,7 +98,7 @@ def _is_rgb(pix_fmt: av.VideoFormat) -> bool:
 def _full_range_excess(pix_fmt: av.VideoFormat) -> float:
     """How much too bright swscale reads full range of more than 8 bits: it takes 1023 for 255.75, not 255."""
     bits = max(component.bits for component in pix_fmt.components)
-    return (2**bits - 1) / (255 * 2 ** (bits - 8)) if bits > 8 and not _is_rgb(pix_fmt) else 1.0
+    return (2**bits - 1) / (255 * 2 ** (bits - 8)) if bits > 8 else 1.0
 
 
 class ColorConverter:
@@ -128,15 +128,18 @@ class ColorConverter:
         if converted is picture:
             picture.make_writable()
         frame = Frame(converted)
-        excess = _full_range_excess(picture.format) if color.is_full_range else 1.0
+        is_rgb = _is_rgb(picture.format)
+        excess = _full_range_excess(picture.format) if is_rgb or color.is_full_range else 1.0
         if excess != 1.0:
             for plane in frame.planes:
                 plane /= np.float32(excess)
+        if is_rgb and frame.alpha is not None:
+            np.multiply(frame.alpha, np.float32(WHITE), out=frame.alpha)  # swscale has it exact, unlike colours
         return frame
 
     def picture_from_frame(self, frame: Frame, *, color: Color, pix_fmt: str) -> av.VideoFrame:
         """Convert a frame to `pix_fmt`, clipping to [0, 1]; time and colour tags are set on the result."""
-        is_rgb = av.VideoFormat(pix_fmt).is_rgb
+        is_rgb = _is_rgb(av.VideoFormat(pix_fmt))
         picture = self._reformatter.reformat(
             frame.picture,
             format=pix_fmt,

@@ -12,13 +12,13 @@ from stylize.runtime.partial_file import PartialFile
 
 __all__ = ["STILL_SUFFIXES", "still_description", "write_still"]
 
-# Suffix -> encoder, pixel formats without and with alpha, options. JPEG quality 2 is FFmpeg's best but one;
-# chroma is not subsampled there because strokes are coloured edges. WebP's own default quality is 75.
+# Suffix -> encoder, pixel formats without and with alpha, options. Quantizer 1 is JPEG's finest here;
+# chroma is not subsampled there because strokes are coloured edges. WebP's default of 75 shows in strokes.
 _STILL_CODECS: Final[dict[str, tuple[str, str, str | None, dict[str, str]]]] = {
     ".png": ("png", "rgb24", "rgba", {}),
-    ".jpg": ("mjpeg", "yuvj444p", None, {"qmin": "2", "qmax": "2"}),
-    ".jpeg": ("mjpeg", "yuvj444p", None, {"qmin": "2", "qmax": "2"}),
-    ".webp": ("libwebp", "yuv420p", "yuva420p", {"quality": "92"}),
+    ".jpg": ("mjpeg", "yuvj444p", None, {"qmin": "1", "qmax": "1"}),
+    ".jpeg": ("mjpeg", "yuvj444p", None, {"qmin": "1", "qmax": "1"}),
+    ".webp": ("libwebp", "yuv420p", "yuva420p", {"quality": "95"}),
     ".bmp": ("bmp", "bgr24", None, {}),
     ".tif": ("tiff", "rgb24", "rgba", {}),
     ".tiff": ("tiff", "rgb24", "rgba", {}),

@@ -1,0 +1,94 @@
+"""Pictures in, pictures out."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.networks import write_affine
+from stylize.runtime import stylize_video
+
+SIZE = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
+
+
+def smooth_rgba(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([40 + 2 * x, 60 + 2 * y, 200 - x - y, 255 - 3 * x], -1).clip(0, 255).astype(np.uint8)
+
+
+def write_png(path: Path, picture: np.ndarray, pix_fmt: str) -> Path:
+    context = av.VideoCodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt = picture.shape[1], picture.shape[0], pix_fmt
+    context.time_base = Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(picture, pix_fmt)
+    path.write_bytes(b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)]))
+    return path
+
+
+def read_rgba(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgba")
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".png", 0), (".bmp", 0), (".tif", 0), (".jpg", 4), (".webp", 8)])
+def test_picture_of_every_kind(suffix: str, tolerance: int, identity: Path, tmp_path: Path) -> None:
+    picture = smooth_rgba(*SIZE)[..., :3].copy()
+    source, target = write_png(tmp_path / "in.png", picture, "rgb24"), tmp_path / f"out{suffix}"
+    report = stylize_video(identity, source, target)
+    assert np.abs(read_frames(target)[0].astype(int) - picture).max() <= tolerance
+    assert (report.num_frames, report.width, report.height) == (1, 64, 48)
+    assert sorted(tmp_path.iterdir()) == [source, target]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_transparency_is_kept(suffix: str, identity: Path, tmp_path: Path) -> None:
+    picture = smooth_rgba(*SIZE)
+    stylize_video(identity, write_png(tmp_path / "in.png", picture, "rgba"), tmp_path / f"out{suffix}")
+    assert np.array_equal(read_rgba(tmp_path / f"out{suffix}")[..., 3], picture[..., 3])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_compressed_pictures_as_input(suffix: str, identity: Path, tmp_path: Path) -> None:
+    picture = smooth_rgba(*SIZE)[..., :3].copy()
+    first = tmp_path / f"first{suffix}"
+    stylize_video(identity, write_png(tmp_path / "in.png", picture, "rgb24"), first)
+    stylize_video(identity, first, tmp_path / "out.png")
+    assert np.abs(read_frames(tmp_path / "out.png")[0].astype(int) - picture).max() <= 6
+
+
+def test_sixteen_bit_and_grey_pictures(identity: Path, tmp_path: Path) -> None:
+    grey = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None], 48, axis=0)
+    stylize_video(identity, write_png(tmp_path / "grey.png", grey, "gray"), tmp_path / "a.png")
+    assert np.array_equal(read_frames(tmp_path / "a.png")[0][..., 1], grey)
+    deep = np.repeat(np.linspace(0, 65535, 64).astype(np.uint16)[None, :, None], 48, axis=0).repeat(3, axis=2)
+    stylize_video(identity, write_png(tmp_path / "deep.png", deep, "rgb48be"), tmp_path / "b.png")
+    assert np.abs(read_frames(tmp_path / "b.png")[0] - deep / 257).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["with space.png", "100%.png", "scan%03d.png", "a:b.png", "[1].png", "ü.PNG"])
+def test_names_that_look_like_something_else(name: str, identity: Path, tmp_path: Path) -> None:
+    picture = smooth_rgba(*SIZE)[..., :3].copy()
+    source = write_png(tmp_path / name, picture, "rgb24")
+    (tmp_path / "out").mkdir()
+    stylize_video(identity, source, tmp_path / "out" / name)
+    assert (tmp_path / "out" / name).exists()
+
+
+def test_picture_becomes_a_video_of_one_frame(identity: Path, tmp_path: Path) -> None:
+    source = write_png(tmp_path / "in.png", smooth_rgba(*SIZE)[..., :3].copy(), "rgb24")
+    report = stylize_video(identity, source, tmp_path / "out.mp4")
+    assert report.num_frames == len(read_frames(tmp_path / "out.mp4")) == 1
+
+
+def test_video_of_one_frame_becomes_a_picture(identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=(0,)))
+    stylize_video(identity, source, tmp_path / "out.png")
+    assert read_frames(tmp_path / "out.png")[0].shape == (48, 64, 3)
