@@ -5,12 +5,14 @@ seconds of every frame, so medians, percentiles and frames per second come from 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from stylize.benchmarks.measure import Case
+from stylize.benchmarks.results import Stage
 from stylize.runtime.decode import Decoder, Item, VideoInfo
 from stylize.runtime.encode import Encoder
 from stylize.runtime.frame import Frame
@@ -24,6 +26,7 @@ __all__ = [
     "EncodeCase",
     "ModelUnderTest",
     "NetworkCase",
+    "PeerCases",
     "PipelineCase",
     "TimelineSpan",
     "decoded_frames",
@@ -70,9 +73,31 @@ class ModelUnderTest:
         return self.stylizer.artifact.contract.precision
 
     @property
+    def identity(self) -> tuple[str, str, str]:
+        """Name, backend and precision: what tells one row of the results from another."""
+        return self.name, str(self.backend), self.precision
+
+    @property
     def label(self) -> str:
-        """Name, backend and precision, as they stand in tables."""
-        return f"{self.name}, {self.backend} {self.precision}"
+        """Name, backend and precision, in one line."""
+        return "{}, {} {}".format(*self.identity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerCases:
+    """The stages of another way to run a model, timed in turn with ours.
+
+    Attributes:
+        model: name of the model.
+        backend: what runs it, with its version.
+        precision: element type of the network.
+        by_stage: the cases.
+    """
+
+    model: str
+    backend: str
+    precision: str
+    by_stage: Mapping[Stage, Case]
 
 
 def decoded_frames(clip: Path) -> list[Frame]:

@@ -16,6 +16,7 @@ from stylize.benchmarks.measure import MachineRoof, Spread
 from stylize.benchmarks.temporal import FORMULA_VERSION
 
 __all__ = [
+    "EAGER",
     "SCHEMA_VERSION",
     "ClipFacts",
     "FidelityRow",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+
+EAGER = "PyTorch eager"
+"""How the backend of baseline rows begins."""
 
 Stage = Literal["decode", "network", "encode", "pipeline"]
 
@@ -55,7 +59,7 @@ class SpeedRow:
 
     Attributes:
         model: name of the model, `-` for stages without one.
-        backend: what ran it, e.g. `onnxruntime`, `baseline eager`.
+        backend: what ran it, e.g. `onnxruntime`, `PyTorch eager 2.11`.
         precision: element type of the network.
         stage: `decode`, `network` and `encode` alone, or the whole `pipeline` with overlapping stages.
         width_px: width of a frame.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize.benchmarks.appearance import StyleStatistics, style_statistics
-from stylize.benchmarks.cases import ModelUnderTest
+from stylize.benchmarks.cases import ModelUnderTest, PeerCases
 from stylize.benchmarks.clip_file import WorkingClip, prepare_clip, read_frames
 from stylize.benchmarks.clips import generated_scenes
 from stylize.benchmarks.environment import capture_environment
@@ -18,7 +18,7 @@ from stylize.benchmarks.fidelity import fidelity_row
 from stylize.benchmarks.flow import FlowCache
 from stylize.benchmarks.measure import measure_machine_roof
 from stylize.benchmarks.results import FidelityRow, Results, SteadinessRow
-from stylize.benchmarks.sintel import RECONET_SCENES, read_sintel_scene
+from stylize.benchmarks.sintel import RECONET_SCENES, read_picture, read_sintel_scene
 from stylize.benchmarks.speed import ModelSpeed, SpeedOptions, choose_num_frames, measure_speed
 from stylize.benchmarks.steadiness import (
     ReferenceClip,
@@ -46,6 +46,8 @@ class BenchOptions:
         speed: how long to measure.
         sintel: folder of MPI-Sintel, None to leave it out.
         style_pictures: style picture of each model, by name.
+        has_baseline: whether to time PyTorch eager with the same weights beside each model.
+        checkpoints: checkpoint of each model for the baseline, by name; else its ONNX file is read.
         flow_cache: folder that keeps optical flow between runs, None to measure it anew.
         command: the exact command line, for the record.
     """
@@ -55,6 +57,8 @@ class BenchOptions:
     speed: SpeedOptions = field(default_factory=SpeedOptions)
     sintel: Path | None = None
     style_pictures: dict[str, Path] = field(default_factory=dict)
+    has_baseline: bool = False
+    checkpoints: dict[str, Path] = field(default_factory=dict)
     flow_cache: Path | None = None
     command: str = "stylize-bench"
 
@@ -107,7 +111,8 @@ def run_benchmark(
     advance("machine roof")
     clip = _clip_of_fitting_length(models, options, folder)
     advance("clip")
-    speeds = measure_speed(models, clip, roof, options=options.speed, advance=advance)
+    peers = _baselines(models, clip, options)
+    speeds = measure_speed(models, peers, clip, roof, options=options.speed, advance=advance)
     references = _references(clip, options)
     advance("motion")
     steadiness: list[SteadinessRow] = []
@@ -124,7 +129,7 @@ def run_benchmark(
     results = Results(
         created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=options.command,
-        environment=capture_environment(),
+        environment=capture_environment(has_torch=options.has_baseline),
         roof=roof,
         clip=clip.facts,
         speed=speeds.rows,
@@ -137,28 +142,38 @@ def run_benchmark(
     return Outcome(results=results, reference=references[0], illustrations=illustrations)
 
 
+def _baselines(models: Sequence[ModelUnderTest], clip: WorkingClip, options: BenchOptions) -> list[PeerCases]:
+    """One per model name: backends and precisions of it share the baseline."""
+    if not options.has_baseline:
+        return []
+    from stylize.benchmarks.baseline import eager_cases
+
+    by_name = {model.name: model for model in models}
+    return [eager_cases(model, clip.path, checkpoint=options.checkpoints.get(name)) for name, model in by_name.items()]
+
+
 def _clip_of_fitting_length(models: Sequence[ModelUnderTest], options: BenchOptions, folder: Path) -> WorkingClip:
     def prepare(num_frames: int) -> WorkingClip:
         return prepare_clip(options.clip, folder, size_px=options.size_px, num_frames=num_frames)
 
     if options.speed.num_frames is not None:
         return prepare(options.speed.num_frames)
-    return prepare(choose_num_frames(models, prepare(_NUM_PROBE_FRAMES), options.speed))
+    probe = prepare(_NUM_PROBE_FRAMES)
+    return prepare(choose_num_frames(models, probe, options.speed, has_baseline=options.has_baseline))
 
 
 def _read_styles(models: Sequence[ModelUnderTest], options: BenchOptions) -> dict[str, StyleStatistics]:
     names = {model.name for model in models}
-    unknown = set(options.style_pictures) - names
-    if unknown:
-        raise OptionError(
-            f"--style-picture {', '.join(sorted(unknown))}: not measured in this run, the models are {', '.join(names)}"
-        )
+    for option, given in (("--style-picture", options.style_pictures), ("--checkpoint", options.checkpoints)):
+        for name in given:
+            if name not in names:
+                raise OptionError(f"{option} {name}: not measured in this run, the models are {', '.join(names)}")
     return {name: style_statistics(_style_picture(path)) for name, path in options.style_pictures.items()}
 
 
 def _style_picture(path: Path) -> NDArray[np.uint8]:
     """The picture shrunk to 512 px on its long side, the scale at which styles are trained: (1, H, W, 3)."""
-    picture = read_frames(path, num_frames=1)[0]
+    picture = read_picture(path, cv2.IMREAD_COLOR_RGB)
     scale = min(1.0, 512 / max(picture.shape[:2]))
     return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))[None]
 

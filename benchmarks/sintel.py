@@ -16,7 +16,7 @@ from stylize.benchmarks.steadiness import ReferenceClip
 from stylize.benchmarks.temporal import FloatArray, PairMotion
 from stylize.runtime.errors import InputMediaError
 
-__all__ = ["RECONET_SCENES", "read_flo", "read_sintel_scene"]
+__all__ = ["RECONET_SCENES", "read_flo", "read_picture", "read_sintel_scene"]
 
 # Table 2 of the ReCoNet paper, arXiv 1807.01197.
 RECONET_SCENES: Sequence[str] = ("alley_2", "ambush_5", "bandage_2", "market_6", "temple_2")
@@ -41,7 +41,12 @@ def read_flo(path: Path) -> FloatArray:
     return np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
 
 
-def _read_picture(path: Path, flags: int) -> NDArray[np.uint8]:
+def read_picture(path: Path, flags: int) -> NDArray[np.uint8]:
+    """A picture file by OpenCV's reader, (H, W, 3) or (H, W) uint8 as `flags` say.
+
+    Raises:
+        InputMediaError: missing or not a picture.
+    """
     picture = cv2.imread(str(path), flags)
     if picture is None:
         raise InputMediaError(path, "is missing or not a picture")
@@ -68,11 +73,11 @@ def read_sintel_scene(folder: Path, scene: str, *, num_frames: int | None = None
         raise InputMediaError(
             root / "final" / scene, "holds no frames: expected MPI-Sintel's training/final/SCENE/frame_0001.png"
         )
-    frames = [_read_picture(root / "final" / scene / f"{name}.png", cv2.IMREAD_COLOR)[..., ::-1] for name in names]
+    frames = [read_picture(root / "final" / scene / f"{name}.png", cv2.IMREAD_COLOR_RGB) for name in names]
     motions = []
     for index, name in enumerate(names[:-1]):
         flow_px = read_flo(root / "flow" / scene / f"{name}.flo")
-        hidden = _read_picture(root / "occlusions" / scene / f"{name}.png", cv2.IMREAD_GRAYSCALE)
+        hidden = read_picture(root / "occlusions" / scene / f"{name}.png", cv2.IMREAD_GRAYSCALE)
         motions.append(
             PairMotion(
                 target_index=index,

@@ -4,13 +4,13 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from stylize.benchmarks.cases import (
     DecodeCase,
     EncodeCase,
     ModelUnderTest,
     NetworkCase,
+    PeerCases,
     PipelineCase,
     TimelineSpan,
     decoded_frames,
@@ -25,7 +25,7 @@ from stylize.benchmarks.measure import (
     peak_resident_bytes,
     percentiles_ms,
 )
-from stylize.benchmarks.results import ClipFacts, SpeedRow
+from stylize.benchmarks.results import ClipFacts, SpeedRow, Stage
 from stylize.runtime.frame import Frame
 from stylize.runtime.network_pass import MIN_SIDE_PX
 
@@ -38,6 +38,8 @@ _NUM_WARMUP = 1
 _MIN_FRAMES, _MAX_FRAMES = 8, 48
 # Network and pipeline both run the network; encoding and decoding add about a fifth.
 _NETWORK_PASSES_PER_ROUND = 2.2
+# PyTorch eager took three times as long as ONNX Runtime on two Zen 4 cores.
+_BASELINE_SLOWDOWN = 3
 # Frames kept in memory at once, over all models.
 _MAX_FRAME_BYTES = 10**9
 _BYTES_PER_PIXEL = 12  # planar float32 RGB
@@ -86,18 +88,23 @@ class Speeds:
     by_model: Sequence[ModelSpeed]
 
 
-def choose_num_frames(models: Sequence[ModelUnderTest], probe: WorkingClip, options: SpeedOptions) -> int:
+def choose_num_frames(
+    models: Sequence[ModelUnderTest], probe: WorkingClip, options: SpeedOptions, *, has_baseline: bool
+) -> int:
     """As many frames as fit the time and a gigabyte of memory, 8 to 48.
 
     Args:
         models: loaded models.
         probe: a clip of a few frames of the size to measure.
         options: rounds and time; a given number of frames is returned as it is.
+        has_baseline: whether every model is timed in PyTorch as well.
     """
     if options.num_frames is not None:
         return options.num_frames
     frames = decoded_frames(probe.path)[:2]
     seconds_per_frame = sum(NetworkCase(model, frames)()[-1] for model in models)
+    if has_baseline:
+        seconds_per_frame *= 1 + _BASELINE_SLOWDOWN
     round_seconds = options.budget_seconds / (options.num_rounds + _NUM_WARMUP)
     fitting_time = int(round_seconds / (_NETWORK_PASSES_PER_ROUND * seconds_per_frame))
     frame_bytes = probe.facts.width_px * probe.facts.height_px * _BYTES_PER_PIXEL
@@ -107,6 +114,7 @@ def choose_num_frames(models: Sequence[ModelUnderTest], probe: WorkingClip, opti
 
 def measure_speed(
     models: Sequence[ModelUnderTest],
+    peers: Sequence[PeerCases],
     clip: WorkingClip,
     roof: MachineRoof,
     *,
@@ -117,6 +125,7 @@ def measure_speed(
 
     Args:
         models: loaded models, with different labels.
+        peers: other ways to run them, for comparison.
         clip: the video to render.
         roof: of this machine.
         options: how long to measure.
@@ -130,6 +139,8 @@ def measure_speed(
         cases[f"network: {model.label}"] = NetworkCase(model, frames)
         cases[f"encode: {model.label}"] = EncodeCase(model, clip.path, target)
         cases[f"pipeline: {model.label}"] = pipeline
+    for peer in peers:
+        cases.update({f"{stage}: {peer.model}, {peer.backend}": case for stage, case in peer.by_stage.items()})
     samples = measure_in_turn(
         cases,
         num_warmup=_NUM_WARMUP,
@@ -137,51 +148,41 @@ def measure_speed(
         budget_seconds=options.budget_seconds,
         advance=advance,
     )
-    rows = [_decode_row(samples["decode"], clip.facts)]
+    rows = [_row("decode", samples["decode"], None, ("-", "-", "-"), clip.facts)]
     by_model = []
     for model, pipeline in zip(models, pipelines, strict=True):
         advance(f"memory: {model.label}")
-        network_samples = samples[f"network: {model.label}"]
-        latencies_seconds = pipeline.latencies_seconds(num_warmup=_NUM_WARMUP)
+        own = {stage: samples[f"{stage}: {model.label}"] for stage in ("network", "encode", "pipeline")}
         rows += [
-            _network_row(network_samples, model, clip.facts, roof),
-            _model_row("encode", samples[f"encode: {model.label}"], None, model, clip.facts),
-            _pipeline_row(samples[f"pipeline: {model.label}"], latencies_seconds, model, clip),
+            _network_row(own["network"], model, clip.facts, roof),
+            _row("encode", own["encode"], None, model.identity, clip.facts),
+            _pipeline_row(own["pipeline"], pipeline.latencies_seconds(num_warmup=_NUM_WARMUP), model, clip),
         ]
-        by_model.append(
-            ModelSpeed(label=model.label, timeline=pipeline.timelines[-1], latencies_ms=_milliseconds(network_samples))
-        )
+        latencies_ms = [seconds * 1000 for seconds in itertools.chain(*own["network"])]
+        by_model.append(ModelSpeed(label=model.label, timeline=pipeline.timelines[-1], latencies_ms=latencies_ms))
+    for peer in peers:
+        identity = (peer.model, peer.backend, peer.precision)
+        for stage in peer.by_stage:
+            seconds = samples[f"{stage}: {peer.model}, {peer.backend}"]
+            latencies = list(itertools.chain(*seconds)) if stage == "network" else None
+            rows.append(_row(stage, seconds, latencies, identity, clip.facts))
     return Speeds(rows=rows, by_model=by_model)
 
 
-def _milliseconds(samples: Samples) -> list[float]:
-    return [float(seconds) * 1000 for round_seconds in samples for seconds in round_seconds]
-
-
-def _decode_row(samples: Samples, facts: ClipFacts) -> SpeedRow:
-    return SpeedRow(
-        model="-",
-        backend="-",
-        precision="-",
-        stage="decode",
-        width_px=facts.width_px,
-        height_px=facts.height_px,
-        fps=fps_of(samples),
-    )
-
-
-def _model_row(
-    stage: Literal["network", "encode", "pipeline"],
+def _row(
+    stage: Stage,
     samples: Samples,
     latencies_seconds: Sequence[float] | None,
-    model: ModelUnderTest,
+    identity: tuple[str, str, str],
     facts: ClipFacts,
 ) -> SpeedRow:
+    """A row without work and memory; `identity` is model, backend and precision."""
+    model, backend, precision = identity
     p50_ms, p95_ms, p99_ms = (None, None, None) if latencies_seconds is None else percentiles_ms(latencies_seconds)
     return SpeedRow(
-        model=model.name,
-        backend=str(model.backend),
-        precision=model.precision,
+        model=model,
+        backend=backend,
+        precision=precision,
         stage=stage,
         width_px=facts.width_px,
         height_px=facts.height_px,
@@ -193,7 +194,7 @@ def _model_row(
 
 
 def _network_row(samples: Samples, model: ModelUnderTest, facts: ClipFacts, roof: MachineRoof) -> SpeedRow:
-    row = _model_row("network", samples, list(itertools.chain(*samples)), model, facts)
+    row = _row("network", samples, list(itertools.chain(*samples)), model.identity, facts)
     width_px, height_px = _network_size_px(model, facts)
     gflop = gflop_per_frame(model.stylizer.artifact.path, width_px=width_px, height_px=height_px)
     roof_share = gflop * row.fps.median / roof.gemm_gflop_per_second
@@ -203,7 +204,7 @@ def _network_row(samples: Samples, model: ModelUnderTest, facts: ClipFacts, roof
 def _pipeline_row(
     samples: Samples, latencies_seconds: Sequence[float], model: ModelUnderTest, clip: WorkingClip
 ) -> SpeedRow:
-    row = _model_row("pipeline", samples, latencies_seconds, model, clip.facts)
+    row = _row("pipeline", samples, latencies_seconds, model.identity, clip.facts)
     arguments = [
         "stylize.benchmarks.memory_case",
         str(model.stylizer.artifact.path),

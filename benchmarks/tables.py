@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.table import Table
 
-from stylize.benchmarks.results import FidelityRow, Results, SpeedRow, SteadinessRow
+from stylize.benchmarks.results import EAGER, FidelityRow, Results, SpeedRow, Stage, SteadinessRow
 
 __all__ = ["comparison_table", "results_tables"]
 
@@ -31,59 +31,76 @@ def _percentiles(row: SpeedRow | None) -> str:
     return " / ".join(_number(value, 1) for value in (row.latency_p50_ms, row.latency_p95_ms, row.latency_p99_ms))
 
 
+def _ratio(row: SpeedRow | None, baseline: SpeedRow | None) -> str:
+    if row is None or baseline is None:
+        return _MISSING
+    return f"{row.fps.median / baseline.fps.median:.2f}"
+
+
 def _table(title: str, names: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(names[0], no_wrap=True)
+    table.add_column(names[0])
     for name in names[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def speed_table(results: Results) -> Table:
-    """One line per model: frames per second of each stage and of all together, latency, memory, work."""
-    clip = results.clip
-    table = _table(
-        f"Frames per second, {clip.name}, {clip.width_px}x{clip.height_px}, {clip.num_frames} frames",
-        (
-            "MODEL", "DECODE", "NETWORK", "ENCODE", "WHOLE", "NETWORK p50/p95/p99 ms", "WHOLE p50/p95/p99 ms",
-            "MB", "GFLOP", "OF ROOF",
-        ),
-    )  # fmt: skip
-    decode = next((row for row in results.speed if row.stage == "decode" and row.model == "-"), None)
-    by_key = {(row.model, row.backend, row.precision, row.stage): row for row in results.speed}
+def _name(row: SpeedRow | FidelityRow) -> str:
+    return f"{row.model} [dim]{row.backend} {row.precision}[/dim]"
+
+
+def _by_stage(results: Results) -> dict[tuple[str, str, str], dict[Stage, SpeedRow]]:
+    """Rows of each model, backend and precision; decoding is shared by those that have none of their own."""
+    decode: dict[Stage, SpeedRow] = {row.stage: row for row in results.speed if row.model == "-"}
+    grouped: dict[tuple[str, str, str], dict[Stage, SpeedRow]] = {}
     for row in results.speed:
-        if row.stage != "network":
-            continue
-        own = (row.model, row.backend, row.precision)
-        whole = by_key.get((*own, "pipeline"))
-        memory_bytes = whole.peak_resident_bytes if whole is not None else None
+        if row.model != "-":
+            grouped.setdefault((row.model, row.backend, row.precision), dict(decode))[row.stage] = row
+    return grouped
+
+
+def rate_table(results: Results) -> Table:
+    """Frames per second of each stage alone and of all together.
+
+    With a baseline the last column is the whole pipeline's rate over the baseline's.
+    """
+    clip = results.clip
+    eager = {row.model: row for row in results.speed if row.stage == "pipeline" and row.backend.startswith(EAGER)}
+    names = ["MODEL", "DECODE", "NETWORK", "ENCODE", "WHOLE", *(["×EAGER"] if eager else [])]
+    size = f"{clip.width_px}x{clip.height_px}"
+    table = _table(f"Frames per second, {clip.name}, {size}, {clip.num_frames} frames", names)
+    for stages in _by_stage(results).values():
+        rates = [_rate(stages.get(stage)) for stage in ("decode", "network", "encode")]
+        whole = stages["pipeline"]
+        ratio = [_ratio(whole, eager.get(whole.model))] if eager else []
+        table.add_row(_name(whole), *rates, f"[bold]{_rate(whole)}[/bold]", *ratio)
+    return table
+
+
+def cost_table(results: Results) -> Table:
+    """Milliseconds one frame takes, peak memory of the pipeline, work and share of the machine's roof."""
+    names = ("MODEL", "NETWORK p50/p95/p99 ms", "WHOLE p50/p95/p99 ms", "PEAK MB", "GFLOP", "OF ROOF")
+    table = _table("Latency, memory and work per frame", names)
+    for stages in _by_stage(results).values():
+        network, whole = stages["network"], stages["pipeline"]
+        memory_bytes = whole.peak_resident_bytes
         table.add_row(
-            f"{row.model} [dim]{row.backend} {row.precision}[/dim]",
-            _rate(by_key.get((*own, "decode"), decode)),
-            _rate(row),
-            _rate(by_key.get((*own, "encode"))),
-            f"[bold]{_rate(whole)}[/bold]",
-            _percentiles(row),
+            _name(network),
+            _percentiles(network),
             _percentiles(whole),
             _MISSING if memory_bytes is None else f"{memory_bytes / 1e6:.0f}",
-            _number(row.gflop_per_frame, 1),
-            _MISSING if row.roof_share is None else f"{row.roof_share:.0%}",
+            _number(network.gflop_per_frame, 1),
+            _MISSING if network.roof_share is None else f"{network.roof_share:.0%}",
         )
     return table
 
 
 def steadiness_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
-    """One line per model on one clip, the clip itself first."""
+    """Warping errors of every model on one clip, the clip itself first."""
     shown = [row for row in rows if row.clip == clip]
-    table = _table(
-        f"Steadiness, {clip}, {shown[0].flow} flow: lower is steadier; content 1 and style 0 are best",
-        (
-            "MODEL", "e_stab", "×SOURCE", "LUMINANCE", "t-9", "tOF px", "STILL", "NOISE", "SHIFT", "LIGHT",
-            "CONTENT", "STYLE", "CHANGE",
-        ),
-    )  # fmt: skip
+    title = f"Steadiness, {clip}, {shown[0].flow} flow: lower is steadier"
+    table = _table(title, ("MODEL", "e_stab", "×SOURCE", "LUMINANCE", "t-9", "tOF px", "CONTENT", "STYLE", "CHANGE"))
     for row in shown:
-        jitter = row.jitter
         table.add_row(
             row.model,
             f"[bold]{row.e_stab:.4f}[/bold]",
@@ -91,14 +108,23 @@ def steadiness_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
             _number(row.e_stab_luminance, 4),
             _number(row.e_stab_long, 4),
             _number(row.t_of_px, 2),
-            _number(row.static_flicker, 4),
-            _number(None if jitter is None else jitter.noise, 2),
-            _number(None if jitter is None else jitter.shift, 2),
-            _number(None if jitter is None else jitter.light, 2),
             _number(row.content, 2),
             _number(row.style_error, 3),
             _number(row.style_change, 3),
         )
+    return table
+
+
+def jitter_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
+    """What every model makes of changes that should not matter, on stills of one clip."""
+    table = _table(
+        f"Stills of {clip}: output change over input change, 1 passes it on",
+        ("MODEL", "FLICKER", *("NOISE", "SHIFT", "LIGHT")),
+    )
+    for row in rows:
+        if row.clip == clip and row.jitter is not None:
+            figures = (row.jitter.noise, row.jitter.shift, row.jitter.light)
+            table.add_row(row.model, _number(row.static_flicker, 4), *(_number(figure, 2) for figure in figures))
     return table
 
 
@@ -108,7 +134,7 @@ def fidelity_table(rows: Sequence[FidelityRow]) -> Table:
     for row in rows:
         psnr = "equal" if row.psnr_db is None else f"{row.psnr_db:.1f}"
         table.add_row(
-            f"{row.model} [dim]{row.backend} {row.precision}[/dim]",
+            _name(row),
             psnr,
             _number(row.ssim, 5),
             _number(row.max_error, 4),
@@ -131,9 +157,11 @@ def _machine_lines(results: Results) -> str:
 def results_tables(results: Results) -> Group:
     """Everything a run found."""
     clips = list(dict.fromkeys(row.clip for row in results.steadiness))
-    parts: list[Table | str] = [speed_table(results), ""]
+    parts: list[Table | str] = [rate_table(results), "", cost_table(results), ""]
     for clip in clips:
         parts += [steadiness_table(results.steadiness, clip), ""]
+    if clips:
+        parts += [jitter_table(results.steadiness, clips[0]), ""]
     if results.fidelity:
         parts += [fidelity_table(results.fidelity), ""]
     return Group(*parts, _machine_lines(results))

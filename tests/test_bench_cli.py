@@ -8,7 +8,8 @@ from click.testing import CliRunner, Result
 
 from helpers.clips import ClipSpec, write_clip
 from helpers.networks import write_affine
-from stylize.benchmarks.cli import bench, main
+from stylize.benchmarks.cli import main
+from stylize.benchmarks.command import bench
 from stylize.benchmarks.results import read_results
 
 SHORT = ("--rounds", "1", "--frames", "4", "--quiet")

@@ -1,0 +1,203 @@
+"""What most research scripts do with the same weights, as the yardstick for every speed figure.
+
+Decode to packed RGB arrays, run PyTorch eagerly in float32 on one frame at a time, convert back and
+hand raw RGB frames to the encoder, one step after the other. Such scripts start an encoder process and
+write to its pipe; here it runs in this process, which saves the baseline that copy. PyTorch and
+`stylize.train` are imported only when a baseline is asked for.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import onnx
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from stylize.benchmarks.cases import ModelUnderTest, PeerCases
+from stylize.benchmarks.results import EAGER
+from stylize.runtime.errors import ArtifactError, BackendUnavailableError, OptionError
+
+if TYPE_CHECKING:
+    from stylize.train.networks import StyleNetwork
+
+__all__ = ["eager_cases"]
+
+# Mean difference from the exported model on one frame, in [0, 1]: float32 rounding through a dozen
+# instance norms stays below a tenth of this; other weights give a hundred times as much.
+_LARGEST_MEAN_DIFFERENCE = 1e-3
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
+
+
+def eager_cases(model: ModelUnderTest, clip: Path, *, checkpoint: Path | None) -> PeerCases:
+    """The baseline of one model, checked to paint the same picture.
+
+    Args:
+        model: the exported model.
+        clip: the video to render.
+        checkpoint: the model's checkpoint; None takes the weights out of the ONNX file.
+
+    Raises:
+        BackendUnavailableError: PyTorch is not installed.
+        OptionError: the weights are those of another model.
+        ArtifactError: the ONNX file does not hold the network's weights by their names.
+        ValueError: the checkpoint is missing or damaged.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise BackendUnavailableError("--baseline eager needs PyTorch: pip install 'stylize[train]'") from error
+    network = _network_from_onnx(model) if checkpoint is None else _network_from_checkpoint(checkpoint)
+    stylize = _eager_stylizer(network, model.stylizer.artifact.contract.size_multiple)
+    pictures = _decoded(clip)
+    exported = model.stylizer.run(pictures[0][None])[0]
+    difference = float(np.abs(stylize(pictures[0]).astype(np.float32) - exported).mean() / 255)
+    if difference > _LARGEST_MEAN_DIFFERENCE:
+        raise OptionError(
+            f"the baseline's weights are not those of {model.name}: pictures differ by {difference:.4f} on average, "
+            f"at most {_LARGEST_MEAN_DIFFERENCE} is rounding; check --checkpoint"
+        )
+    stylized = [stylize(picture) for picture in pictures]
+    target = clip.with_name("baseline.mp4")
+    return PeerCases(
+        model=model.name,
+        backend=f"{EAGER} {torch.__version__}",
+        precision="fp32",
+        by_stage={
+            "decode": lambda: _timed_decode(clip),
+            "network": lambda: _timed_network(stylize, pictures),
+            "encode": lambda: _timed_encode(target, stylized),
+            "pipeline": lambda: _timed_script(clip, target, stylize),
+        },
+    )
+
+
+def _network_from_checkpoint(path: Path) -> "StyleNetwork":
+    from stylize.train.checkpoint import load_checkpoint, network_from_checkpoint
+
+    return network_from_checkpoint(load_checkpoint(path))
+
+
+def _network_from_onnx(model: ModelUnderTest) -> "StyleNetwork":
+    """Rebuild the network by the contract's name, `fast(width=48)`, with the graph's own weights."""
+    import torch
+    from onnx import numpy_helper
+
+    from stylize.train.blocks import fold_upsampling
+    from stylize.train.networks import build_network
+
+    artifact = model.stylizer.artifact
+    match = re.fullmatch(r"([\w-]+)\((.*)\)", artifact.contract.network)
+    if match is None:
+        raise ArtifactError(
+            artifact.path,
+            f"was made from network {artifact.contract.network!r}, which cannot be rebuilt: give --checkpoint",
+        )
+    network = build_network(match[1], _options_from_text(match[2]))
+    fold_upsampling(network)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(artifact.path).graph.initializer}
+    missing = [name for name in network.state_dict() if name not in weights]
+    if missing:
+        raise ArtifactError(
+            artifact.path, f"does not hold {len(missing)} of the network's weights by name, e.g. {missing[0]}: "
+            "give --checkpoint"
+        )  # fmt: skip
+    network.load_state_dict({name: torch.from_numpy(weights[name].astype(np.float32)) for name in network.state_dict()})
+    return network.eval()
+
+
+def _options_from_text(text: str) -> Mapping[str, str | int | bool]:
+    """Read `width=48, norm=instance` as the exporter writes it."""
+    options: dict[str, str | int | bool] = {}
+    for pair in filter(None, text.split(", ")):
+        name, _, value = pair.partition("=")
+        options[name] = value == "True" if value in ("True", "False") else int(value) if value.isdigit() else value
+    return options
+
+
+def _eager_stylizer(network: "StyleNetwork", size_multiple: int) -> Callable[[Picture], Picture]:
+    """One picture through the network, array to array."""
+    import torch
+    from torch.nn import functional
+
+    def stylize(picture: Picture) -> Picture:
+        height, width = picture.shape[:2]
+        with torch.inference_mode():
+            frame: torch.Tensor = torch.from_numpy(picture).permute(2, 0, 1).float().div(255).unsqueeze(0)
+            padded = functional.pad(frame, (0, -width % size_multiple, 0, -height % size_multiple), mode="reflect")
+            result = network(padded)[0, :, :height, :width].clamp(0, 1).mul(255).round().byte()
+            return np.ascontiguousarray(result.permute(1, 2, 0).numpy())
+
+    return stylize
+
+
+def _decoded(clip: Path) -> list[Picture]:
+    with av.open(str(clip)) as container:
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
+
+
+def _timed_decode(clip: Path) -> Sequence[float]:
+    begin = time.perf_counter()
+    num_frames = len(_decoded(clip))
+    return [(time.perf_counter() - begin) / num_frames] * num_frames
+
+
+def _timed_network(stylize: Callable[[Picture], Picture], pictures: Sequence[Picture]) -> Sequence[float]:
+    seconds = []
+    for picture in pictures:
+        begin = time.perf_counter()
+        stylize(picture)
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+class _RawWriter:
+    """An encoder fed with packed RGB, at the quality `stylize-run` uses by default."""
+
+    def __init__(self, target: Path, picture: Picture) -> None:
+        self._container = av.open(str(target), "w")
+        stream = self._container.add_stream("libx264", rate=25, options={"crf": "18"})
+        assert isinstance(stream, VideoStream), "libx264 encodes video"
+        self._stream = stream
+        context = stream.codec_context
+        context.height, context.width = (side - side % 2 for side in picture.shape[:2])
+        context.pix_fmt = "yuv420p"
+
+    def write(self, picture: Picture) -> None:
+        even = np.ascontiguousarray(picture[: self._stream.codec_context.height, : self._stream.codec_context.width])
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _timed_encode(target: Path, pictures: Sequence[Picture]) -> Sequence[float]:
+    begin = time.perf_counter()
+    writer = _RawWriter(target, pictures[0])
+    for picture in pictures:
+        writer.write(picture)
+    writer.close()
+    return [(time.perf_counter() - begin) / len(pictures)] * len(pictures)
+
+
+def _timed_script(clip: Path, target: Path, stylize: Callable[[Picture], Picture]) -> Sequence[float]:
+    """The whole script: every frame decoded, stylized and encoded before the next one is touched."""
+    begin = time.perf_counter()
+    writer: _RawWriter | None = None
+    num_frames = 0
+    with av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            picture = stylize(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+            writer = writer or _RawWriter(target, picture)
+            writer.write(picture)
+            num_frames += 1
+    if writer is not None:
+        writer.close()
+    return [(time.perf_counter() - begin) / num_frames] * num_frames

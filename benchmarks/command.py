@@ -1,0 +1,173 @@
+"""The command behind `stylize-bench`: its options, and what it prints and writes."""
+
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from stylize.benchmarks.cases import ModelUnderTest
+from stylize.benchmarks.results import read_results, write_results
+from stylize.benchmarks.run import BenchOptions, run_benchmark
+from stylize.benchmarks.sintel import RECONET_SCENES
+from stylize.benchmarks.speed import SpeedOptions
+from stylize.benchmarks.tables import comparison_table, results_tables
+from stylize.runtime.artifact import builtin_styles, open_artifact
+from stylize.runtime.errors import OptionError
+from stylize.runtime.runner import Backend
+from stylize.runtime.stylizer import Stylizer
+
+__all__ = ["bench"]
+
+# Tables are wider than the 80 columns assumed for a pipe or a file.
+_MIN_COLUMNS = 120
+
+
+class _Size(click.ParamType[tuple[int, int]]):
+    """`WxH` in pixels, for example `640x360`."""
+
+    name = "WxH"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse the text of the option."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)x(\d+)", str(value))
+        if match is None or 0 in (int(match[1]), int(match[2])):
+            self.fail(f"{value!r} is not a size such as 640x360", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class _NamedFile(click.ParamType[tuple[str, Path]]):
+    """`MODEL=FILE`, for example `starry-night=starry_night.jpg`."""
+
+    name = "MODEL=FILE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        """Parse the text of the option."""
+        if isinstance(value, tuple):
+            return value
+        model, equals, path = str(value).partition("=")
+        if not (model and equals and path):
+            self.fail(f"{value!r} is not of the form MODEL=FILE", param, ctx)
+        return model, Path(path)
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--model", "model_names", multiple=True, metavar="FILE|STYLE", help="What to measure; repeatable.")
+@click.option("--backend", "backends", multiple=True, type=click.Choice(list(Backend)), help="Repeatable.")
+@click.option("--clip", type=_FILE, help="Measure on this video.  [default: the demo clip]")
+@click.option("--size", "size_px", type=_Size(), help="Measure at this size.  [default: the clip's]")
+@click.option("--frames", "num_frames", type=click.IntRange(2), help="Length of the clip.  [default: 8..48 by speed]")
+@click.option("--rounds", "num_rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0), default=90.0, show_default=True, help="No round starts later.")
+@click.option("--style-picture", "pictures", multiple=True, type=_NamedFile(), help="For the style figure.")
+@click.option("--baseline", type=click.Choice(["eager"]), help="Time PyTorch beside it, as scripts run it.")
+@click.option("--checkpoint", "checkpoints", multiple=True, type=_NamedFile(), help="Weights of the baseline.")
+@click.option("--sintel", type=click.Path(file_okay=False, path_type=Path), help="Folder of MPI-Sintel.")
+@click.option("--flow-cache", type=click.Path(file_okay=False, path_type=Path), help="Keep optical flow there.")
+@click.option("--json", "json_path", type=_FILE, help="Write the results there.")
+@click.option("--compare", "old_path", type=_FILE, help="Print ratios to earlier results.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.version_option(package_name="stylize")
+def bench(
+    model_names: Sequence[str],
+    backends: Sequence[Backend],
+    clip: Path | None,
+    size_px: tuple[int, int] | None,
+    num_frames: int | None,
+    num_rounds: int,
+    seconds: float,
+    pictures: Sequence[tuple[str, Path]],
+    baseline: str | None,
+    checkpoints: Sequence[tuple[str, Path]],
+    sintel: Path | None,
+    flow_cache: Path | None,
+    json_path: Path | None,
+    old_path: Path | None,
+    quiet: bool,
+) -> None:
+    """Measure how fast, how steady and how faithful models are.
+
+    Without --model every built-in style is measured. Columns: frames per second of decoding, network
+    and encoding alone and of the WHOLE pipeline, each the median ± half the middle half of the rounds;
+    p50 p95 p99 of one frame through the network, and through the pipeline with its queues; peak resident
+    memory of the pipeline in a process of its own; work per frame and its share of the machine's
+    measured matrix product rate. Definitions of the steadiness figures: docs/benchmarks.md.
+    """
+    old = None if old_path is None else read_results(old_path)
+    options = BenchOptions(
+        clip=clip,
+        size_px=size_px,
+        speed=SpeedOptions(num_rounds=num_rounds, budget_seconds=seconds, num_frames=num_frames),
+        sintel=sintel,
+        style_pictures=dict(pictures),
+        has_baseline=baseline is not None,
+        checkpoints=dict(checkpoints),
+        flow_cache=flow_cache,
+        command=shlex.join(["stylize-bench", *sys.argv[1:]]),
+    )
+    with (
+        _loaded(model_names, backends) as models,
+        tempfile.TemporaryDirectory(prefix="stylize-bench-") as folder,
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+            transient=True,
+        ) as progress,
+    ):
+        task = progress.add_task("machine roof", total=_num_steps(len(models), options))
+        outcome = run_benchmark(
+            models,
+            options,
+            folder=Path(folder),
+            advance=lambda done: progress.update(task, advance=1, description=done),
+        )
+    console = Console()
+    console.width = max(console.width, _MIN_COLUMNS)
+    console.print(results_tables(outcome.results))
+    if old is not None:
+        console.print()
+        console.print(comparison_table(outcome.results, old))
+    if json_path is not None:
+        write_results(json_path, outcome.results)
+
+
+@contextmanager
+def _loaded(names: Sequence[str], backends: Sequence[Backend]) -> Iterator[list[ModelUnderTest]]:
+    """Every model on every backend asked for; ONNX Runtime when none is."""
+    chosen = list(names) or [style.name for style in builtin_styles()]
+    if not chosen:
+        raise OptionError("this installation has no built-in style: name a model with --model FILE")
+    with ExitStack() as stack:
+        models = [
+            ModelUnderTest(
+                stylizer=stack.enter_context(Stylizer(open_artifact(name), backend=backend)), backend=backend
+            )
+            for name in chosen
+            for backend in backends or [Backend.ONNXRUNTIME]
+        ]
+        labels = [model.label for model in models]
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise OptionError(f"{', '.join(repeated)}: named twice, or two files of one name; rename one")
+        yield models
+
+
+def _num_steps(num_models: int, options: BenchOptions) -> int:
+    num_cases_per_model = 7 if options.has_baseline else 3
+    num_timed = (1 + num_cases_per_model * num_models) * (1 + options.speed.num_rounds)
+    num_clips = 2 if options.sintel is None else 1 + len(RECONET_SCENES)
+    return 3 + num_timed + num_models + num_models * num_clips
