@@ -132,13 +132,14 @@ class ColorConverter:
         excess = _full_range_excess(picture.format) if is_rgb or color.is_full_range else 1.0
         if excess != 1.0:
             for plane in frame.planes:
-                plane /= np.float32(excess)
+                np.multiply(plane, np.float32(1 / excess), out=plane, casting="unsafe")
         if is_rgb and frame.alpha is not None:
-            np.multiply(frame.alpha, np.float32(WHITE), out=frame.alpha)  # swscale has it exact, unlike colours
+            # swscale spreads alpha over all 16 bits, unlike colours.
+            np.multiply(frame.alpha, np.float32(WHITE / 65535), out=frame.alpha, casting="unsafe")
         return frame
 
     def picture_from_frame(self, frame: Frame, *, color: Color, pix_fmt: str) -> av.VideoFrame:
-        """Convert a frame to `pix_fmt`, clipping to [0, 1]; time and colour tags are set on the result."""
+        """Convert a frame to `pix_fmt`; time and colour tags are set on the result."""
         is_rgb = _is_rgb(av.VideoFormat(pix_fmt))
         picture = self._reformatter.reformat(
             frame.picture,

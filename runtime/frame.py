@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 
 __all__ = ["ALPHA_PIX_FMT", "PIX_FMT", "WHITE", "Frame", "Plane"]
 
-PIX_FMT = "gbrpf32le"
-ALPHA_PIX_FMT = "gbrapf32le"
+PIX_FMT = "gbrp16le"
+ALPHA_PIX_FMT = "gbrap16le"
 
-WHITE = 65280 / 65535
-"""The value of white in a plane. swscale counts in 16 bits, where 8-bit white is 255 * 256, and divides
-by 65535; taking that as it is costs nothing, rescaling would cost a pass over memory each way."""
+WHITE = 255 << 8
+"""The value of white. swscale counts in 16 bits and puts 8-bit codes into the upper 8, so that white is not
+65535; what lies above are highlights brighter than white, which video can hold."""
 
 # FFmpeg stores planar RGB as G, B, R, A.
 _RED, _GREEN, _BLUE, _ALPHA = 2, 0, 1, 3
 
-Plane = NDArray[np.float32]
-"""(H, W) float32, 0 is black and `WHITE` is white; rows may be padded, so never assume contiguity."""
+Plane = NDArray[np.uint16]
+"""(H, W) uint16, 0 is black and `WHITE` is white; rows may be padded, so never assume contiguity."""
 
 
 class Frame:
-    """Planar float RGB in [0, WHITE] with a presentation time; has one owner at a time.
+    """Planar 16-bit RGB with a presentation time; has one owner at a time.
 
-    The pixels live in an FFmpeg frame of planar float32. swscale writes there what the network reads,
-    and later reads what the network wrote, so nothing is rounded to 8 bits in between and sources of
-    10 or 12 bits need no path of their own.
+    The pixels live in an FFmpeg frame. swscale writes there what the network reads, and later reads what
+    the network wrote, so nothing is rounded to 8 bits in between and sources of 10 or 12 bits need no
+    path of their own.
     """
 
     def __init__(self, picture: av.VideoFrame) -> None:
@@ -53,18 +53,14 @@ class Frame:
             raise ValueError(f"expected (H, W, 3) uint8, got {rgb_HWC.shape} {rgb_HWC.dtype}")
         frame = cls.blank(rgb_HWC.shape[1], rgb_HWC.shape[0])
         for channel, plane in enumerate(frame.planes):
-            np.multiply(rgb_HWC[:, :, channel], np.float32(WHITE / 255), out=plane)
+            np.left_shift(rgb_HWC[:, :, channel], 8, out=plane, dtype=np.uint16)
         return frame
 
     def to_array(self) -> NDArray[np.uint8]:
         """The picture as (H, W, 3) uint8 in [0, 255], rounded to nearest."""
         rgb_HWC = np.empty((self.height, self.width, 3), np.uint8)
-        scaled = np.empty((self.height, self.width), np.float32)
         for channel, plane in enumerate(self.planes):
-            np.multiply(plane, np.float32(255 / WHITE), out=scaled)
-            np.rint(scaled, out=scaled)
-            np.clip(scaled, 0, 255, out=scaled)
-            rgb_HWC[:, :, channel] = scaled
+            rgb_HWC[:, :, channel] = (np.minimum(plane, WHITE) + 128) >> 8
         return rgb_HWC
 
     @property
@@ -131,5 +127,5 @@ class Frame:
 
     def _plane(self, index: int) -> Plane:
         plane = self.picture.planes[index]
-        rows: NDArray[Any] = np.frombuffer(memoryview(plane), np.float32).reshape(self.height, plane.line_size // 4)
+        rows: NDArray[Any] = np.frombuffer(memoryview(plane), np.uint16).reshape(self.height, plane.line_size // 2)
         return rows[:, : self.width]

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.contract import ModelContract
-from stylize.runtime.errors import OptionError
+from stylize.runtime.errors import BackendError, OptionError
 from stylize.runtime.frame import WHITE, Frame
 from stylize.runtime.runner import HostArray, HostRunner
 
@@ -36,69 +36,84 @@ class NetworkPass:
         if not 0.0 <= strength <= 1.0:
             raise OptionError(f"strength {strength} is outside 0..1")
         self._runner = runner
-        self._strength = np.float32(strength)
-        self._is_foreign = runner.artifact.origin == "foreign"
+        self._strength = strength
         self._converter = ColorConverter()
         self._source = self._target = _buffer(runner.contract, 0, 0)
+        self._result_CHW = np.empty((3, 0, 0), np.float32)
 
     def stylize(self, frame: Frame) -> None:
         """Replace the pixels of `frame` by their stylized version; its time and alpha stay.
 
         Raises:
-            BackendError: the network failed.
+            BackendError: the network failed, or returned values that are not numbers.
         """
         if self._strength == 0.0:
             return
         fixed = self._runner.contract.fixed_size
-        if fixed is None or fixed == (frame.width, frame.height):
-            self._blend(frame, self._infer(frame))
+        size = _fitting(frame, fixed) if fixed is not None else (frame.width, frame.height)
+        if size == (frame.width, frame.height):
+            self._infer(frame)
+            _store(self._result_CHW, frame, strength=self._strength)
             return
-        # A network of one size only: shrink or enlarge to fit inside, fill the rest with the mirrored border.
-        scale = min(fixed[0] / frame.width, fixed[1] / frame.height)
-        width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
-        if (width, height) == (frame.width, frame.height):
-            self._blend(frame, self._infer(frame))
-            return
-        fitted = self._converter.resized_frame(frame, width=width, height=height)
-        for plane, result in zip(fitted.planes, self._infer(fitted), strict=True):
-            np.copyto(plane, result, casting="same_kind")
+        # A network of one size only: shrink or enlarge to fit inside, and back.
+        fitted = self._converter.resized_frame(frame, width=size[0], height=size[1])
+        self._infer(fitted)
+        _store(self._result_CHW, fitted, strength=1.0)
         restored = self._converter.resized_frame(fitted, width=frame.width, height=frame.height)
-        self._blend(frame, np.stack(restored.planes))
+        _store(np.stack(restored.planes).astype(np.float32), frame, strength=self._strength)
 
-    def _infer(self, frame: Frame) -> HostArray:
-        """Run the network; the (3, H, W) float result in [0, WHITE] is valid until the next call."""
+    def _infer(self, frame: Frame) -> None:
+        """Run the network; `self._result_CHW` holds the result in [0, WHITE], not clipped."""
+        self._allocate(frame.width, frame.height)
         contract = self._runner.contract
-        width, height = frame.width, frame.height
-        padded_width, padded_height = contract.fixed_size or (
-            _round_up(max(side, MIN_SIDE_PX), contract.size_multiple) for side in (width, height)
-        )
-        if _as_CHW(self._source, contract).shape[1:] != (padded_height, padded_width):
-            self._source = _buffer(contract, padded_width, padded_height)
-            self._target = np.empty_like(self._source)
         black, white = contract.value_range
         source_CHW = _as_CHW(self._source, contract)
         for channel, plane in enumerate(frame.planes):
-            inside = source_CHW[channel, :height, :width]
-            np.multiply(plane, np.float32((white - black) / WHITE), out=inside, casting="same_kind")
+            inside = source_CHW[channel, : frame.height, : frame.width]
+            np.multiply(plane, np.float32((white - black) / WHITE), out=inside, casting="unsafe")
             if black != 0.0:
                 inside += black
-        reflect_pad(source_CHW, width=width, height=height)
+        reflect_pad(source_CHW, width=frame.width, height=frame.height)
         self._runner.enqueue(self._source, target=self._target, cuda_stream=None)
-        result_CHW = _as_CHW(self._target, contract)[:, :height, :width]
+        cropped_CHW = _as_CHW(self._target, contract)[:, : frame.height, : frame.width]
+        scale = np.float32(WHITE / (white - black))
+        np.multiply(cropped_CHW, scale, out=self._result_CHW, dtype=np.float32)
         if black != 0.0:
-            result_CHW -= black
-        result_CHW *= WHITE / (white - black)
-        if self._is_foreign:
-            # Our own graphs clamp inside, a foreign one leaves that to its caller.
-            np.clip(result_CHW, 0, WHITE, out=result_CHW)
-        return result_CHW
+            self._result_CHW -= black * scale
 
-    def _blend(self, frame: Frame, result_CHW: HostArray) -> None:
+    def _allocate(self, width: int, height: int) -> None:
+        """Make buffers for frames of this size, unless they are there from the last one."""
+        contract = self._runner.contract
+        if contract.fixed_size is not None:
+            padded_width, padded_height = contract.fixed_size
+        else:
+            padded_width = _round_up(max(width, MIN_SIDE_PX), contract.size_multiple)
+            padded_height = _round_up(max(height, MIN_SIDE_PX), contract.size_multiple)
+        if _as_CHW(self._source, contract).shape[1:] != (padded_height, padded_width):
+            self._source = _buffer(contract, padded_width, padded_height)
+            self._target = np.empty_like(self._source)
+        if self._result_CHW.shape[1:] != (height, width):
+            self._result_CHW = np.empty((3, height, width), np.float32)
+
+
+def _fitting(frame: Frame, fixed: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) of the frame's proportions inside `fixed`."""
+    scale = min(fixed[0] / frame.width, fixed[1] / frame.height)
+    return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+
+
+def _store(result_CHW: NDArray[np.float32], frame: Frame, *, strength: float) -> None:
+    """Write a picture in [0, WHITE] into `frame`, blended with what is there; `result_CHW` is spoiled."""
+    np.clip(result_CHW, 0, WHITE, out=result_CHW)
+    with np.errstate(invalid="raise"):
         for plane, result in zip(frame.planes, result_CHW, strict=True):
-            if self._strength == 1.0:
-                np.copyto(plane, result, casting="same_kind")
-            else:
-                plane += self._strength * (result - plane)
+            if strength < 1.0:
+                result *= np.float32(strength)
+                result += plane * np.float32(1 - strength)
+            try:
+                np.copyto(plane, result, casting="unsafe")
+            except FloatingPointError as error:
+                raise BackendError("the network returned values that are not numbers (NaN)") from error
 
 
 def reflect_pad(planes_CHW: HostArray, *, width: int, height: int) -> None:

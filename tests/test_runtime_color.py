@@ -129,14 +129,14 @@ def test_formats_that_are_full_range_by_definition(pix_fmt: str) -> None:
     assert color_from_picture(av.VideoFrame(64, 48, pix_fmt)).is_full_range
 
 
-def test_values_beyond_black_and_white_are_clipped() -> None:
+def test_values_brighter_than_white_are_clipped() -> None:
     converter = ColorConverter()
     picture = av.VideoFrame(32, 32, "yuv444p")
     color = Color(matrix=1, is_full_range=False)
     frame = converter.frame_from_picture(picture, color=color, width=32, height=32)
     frame.set_time(0, duration=1, time_base=Fraction(1, 25))
-    for plane, value in zip(frame.planes, (-0.5, 1.5, 0.5), strict=True):
-        plane[:] = value * WHITE
+    for plane, value in zip(frame.planes, (0, 65535, WHITE // 2), strict=True):
+        plane[:] = value
     array = frame.to_array()
     assert array[0, 0].tolist() == [0, 255, 128]
     encoded = planes_of(converter.picture_from_frame(frame, color=color, pix_fmt="yuv444p"))

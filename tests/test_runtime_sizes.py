@@ -11,6 +11,7 @@ from helpers.clips import ClipSpec, frame_number, numbered_frame, read_frames, w
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, ModelContract, Stylizer, open_artifact, open_runner, stylize_video
 from stylize.runtime.decode import Decoder
+from stylize.runtime.errors import BackendError
 from stylize.runtime.network_pass import reflect_pad
 
 SHARP = EncodeOptions(crf=1, preset="ultrafast")
@@ -171,3 +172,24 @@ def test_runner_runs_batches(identity: Path) -> None:
     with open_runner(open_artifact(identity)) as runner:
         runner.enqueue(batch, target=target, cuda_stream=None)
     assert np.array_equal(target, batch)
+
+
+def test_rejects_a_network_that_returns_nan(tmp_path: Path) -> None:
+    model = write_affine(tmp_path / "broken.onnx", scale=float("inf"))
+    with Stylizer(model) as stylizer, pytest.raises(BackendError, match="NaN"):
+        stylizer.run(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_rejects_a_network_whose_output_has_another_size(tmp_path: Path) -> None:
+    contract = ModelContract(network="affine", style="wrong", size_multiple=4)
+    path = write_affine(tmp_path / "wrong.onnx", contract=contract, shape=(1, 3, 64, 64))
+    with Stylizer(path) as stylizer, pytest.raises(BackendError, match=r"\(1, 3, 32, 32\)"):
+        stylizer.run(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 4), "u1")]
+)
+def test_rejects_arrays_that_are_no_pictures(frames: np.ndarray, identity: Path) -> None:
+    with Stylizer(identity) as stylizer, pytest.raises(ValueError, match="expected"):
+        stylizer.run(frames)
