@@ -11,10 +11,10 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 from av.subtitles.stream import SubtitleStream
 
-__all__ = ["Carrier", "open_carriers"]
+__all__ = ["Carrier", "kept_tags", "open_carriers"]
 
 # Tags that described the old file's bytes: Matroska's statistics and the muxer's own names.
-_STALE_TAGS = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION", "ENCODER", "VENDOR_ID", "HANDLER_NAME")
+_STALE_TAGS = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION", "ENCODER", "VENDOR_ID", "HANDLER_NAME", "ROTATE")
 
 # What to transcode to, best first; the first one the container holds is taken.
 _AUDIO_ENCODERS = ("aac", "libopus", "libmp3lame", "flac", "pcm_s16le")
@@ -49,17 +49,21 @@ def open_carriers(container: OutputContainer, streams: Iterable[Stream], *, note
         carrier: Carrier | None = None
         if stream.type == "attachment":
             carrier = _copy_attachment(container, cast(AttachmentStream, stream))
-        elif stream.codec_context is not None:
+        elif stream.codec_context is not None and _is_usable(stream):
             carrier = _copy(container, stream) or _transcode(container, stream, notes)
         if carrier is None:
-            notes.append(f"{stream.type} track {stream.index} ({_codec(stream)}) left out: {_refusal(container)}")
+            why = _refusal(container) if _is_usable(stream) else "its header is damaged"
+            notes.append(f"{stream.type} track {stream.index} ({_codec(stream)}) left out: {why}")
             continue
-        carrier.target.metadata.update(
-            {key: text for key, text in stream.metadata.items() if not key.upper().startswith(_STALE_TAGS)}
-        )
+        carrier.target.metadata.update(kept_tags(stream))
         carrier.target.disposition = stream.disposition
         carriers[stream.index] = carrier
     return carriers
+
+
+def kept_tags(stream: Stream) -> dict[str, str]:
+    """The tags of a stream that are as true of its copy: language, title, but no statistics."""
+    return {key: text for key, text in stream.metadata.items() if not key.upper().startswith(_STALE_TAGS)}
 
 
 class _Copy(Carrier):
@@ -167,6 +171,11 @@ def _transcode(container: OutputContainer, stream: Stream, notes: list[str]) -> 
         notes.append(f"subtitle track {stream.index} rewritten from {_codec(stream)} to {codec}: {_refusal(container)}")
         return _TranscodeSubtitle(stream, subtitle)
     return None
+
+
+def _is_usable(stream: Stream) -> bool:
+    """Whether sound has a sample rate; one of 0 Hz is the trace of a damaged header."""
+    return not isinstance(stream, AudioStream) or stream.codec_context.sample_rate > 0
 
 
 def _codec(stream: Stream) -> str:

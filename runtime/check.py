@@ -57,6 +57,8 @@ def check_tracks(path: Path, written: list[Track], found: list[Track]) -> None:
     Raises:
         OutputMismatchError: naming the first difference.
     """
+    # Some containers forget a track in which nothing came.
+    written, found = ([track for track in tracks if track.num_packets] for tracks in (written, found))
     kinds, found_kinds = [track.kind for track in written], [track.kind for track in found]
     if kinds != found_kinds:
         raise OutputMismatchError(f"{path}: has tracks {found_kinds}, {kinds} were written")

@@ -137,6 +137,8 @@ class Decoder:
         if video is None:
             kinds = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
             raise InputMediaError(self.source, f"has no video that can be decoded (it holds: {kinds})")
+        if video.codec_context is None:
+            raise InputMediaError(self.source, "its video is of a codec that is not known here")
         if len(streams.video) > 1:
             self.notes.append(f"{len(streams.video)} video tracks: only track {video.index} is rendered")
         return video

@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from stylize.runtime.carry import open_carriers
+from stylize.runtime.carry import kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, tracks_of_file
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.decode import Decoder, Item, VideoInfo
@@ -93,6 +93,8 @@ class Encoder:
         try:
             with self._reported():
                 self._video = self._add_video()
+                if source is not None:
+                    self._video.metadata.update(kept_tags(source.video_stream))
                 others = source.other_streams if source is not None else ()
                 self._carriers = open_carriers(self._container, others, notes=self.notes)
                 self._container.start_encoding()
@@ -253,6 +255,8 @@ class Encoder:
         if codec.name in _LOSSLESS_CODECS and source in offered:
             return source
         chosen = _DEFAULT_PIX_FMT if _DEFAULT_PIX_FMT in offered or not offered else offered[0]
+        if _has_alpha(source) and not _has_alpha(chosen):
+            self.notes.append(f"transparency is lost: {chosen} has none")
         if _bits(source) > _bits(chosen):
             self.notes.append(f"{_bits(source)}-bit source ({source}) encoded with {_bits(chosen)} bits ({chosen})")
         return chosen
@@ -291,6 +295,10 @@ def _grown(frame: Frame, width: int, height: int) -> Frame:
     if grown.alpha is not None and frame.alpha is not None:
         grown.alpha[:] = np.pad(frame.alpha, sides, mode="edge")
     return grown
+
+
+def _has_alpha(pix_fmt: str) -> bool:
+    return any(component.is_alpha for component in av.VideoFormat(pix_fmt).components)
 
 
 def _bits(pix_fmt: str) -> int:

@@ -47,6 +47,9 @@ class OnnxRuntimeRunner(Runner[HostArray]):
         options = self._onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._num_threads
         options.log_severity_level = _ERRORS_ONLY
+        # Threads that spin between operators take the cores from decoder and encoder: on 2 shared cores
+        # 20.8 instead of 16.6 CPU seconds for 100 frames of 768x432, and a quarter of the frame rate.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = self._onnxruntime.InferenceSession(
                 str(self.artifact.path), options, providers=["CPUExecutionProvider"]

@@ -67,7 +67,7 @@ def test_tags_chapters_and_languages_are_kept(identity: Path, tmp_path: Path) ->
         new.metadata["title"] = "Clip"
         new.set_chapters([chapter])
         copies = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
-        copies[1].metadata["language"] = "fra"
+        copies[0].metadata["language"], copies[1].metadata["language"] = "jpn", "fra"
         for packet in old.demux():
             if packet.size:
                 packet.stream = copies[packet.stream.index]
@@ -76,4 +76,4 @@ def test_tags_chapters_and_languages_are_kept(identity: Path, tmp_path: Path) ->
     with av.open(str(target)) as container:
         assert container.metadata["title"] == "Clip"
         assert [found["metadata"]["title"] for found in container.chapters()] == ["Opening"]
-        assert container.streams.audio[0].language == "fra"
+        assert [stream.language for stream in container.streams] == ["jpn", "fra"]
