@@ -20,9 +20,10 @@ from stylize.runtime.errors import InputMediaError
 from stylize.runtime.frame import Frame
 from stylize.runtime.partial_file import PartialFile
 
-__all__ = ["WorkingClip", "cut_clip", "prepare_clip", "read_frames", "write_clip"]
+__all__ = ["CLIP_RATE_HZ", "WorkingClip", "cut_clip", "prepare_clip", "read_frames", "write_clip"]
 
-_TIME_BASE = Fraction(1, 25)
+CLIP_RATE_HZ = 25
+_TIME_BASE = Fraction(1, CLIP_RATE_HZ)
 _BT709 = 1
 # The demo clip's pan starts slowly; from here on it moves.
 _DEMO_START = 30

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stylize.benchmarks.cases import ModelUnderTest
+from stylize.benchmarks.report import write_report
 from stylize.benchmarks.results import read_results, write_results
 from stylize.benchmarks.run import BenchOptions, run_benchmark
 from stylize.benchmarks.sintel import RECONET_SCENES
@@ -76,6 +77,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--sintel", type=click.Path(file_okay=False, path_type=Path), help="Folder of MPI-Sintel.")
 @click.option("--flow-cache", type=click.Path(file_okay=False, path_type=Path), help="Keep optical flow there.")
 @click.option("--json", "json_path", type=_FILE, help="Write the results there.")
+@click.option("--report", "report_path", type=_FILE, help="Write a page with clips, heat maps and charts there.")
 @click.option("--compare", "old_path", type=_FILE, help="Print ratios to earlier results.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.version_option(package_name="stylize")
@@ -93,6 +95,7 @@ def bench(
     sintel: Path | None,
     flow_cache: Path | None,
     json_path: Path | None,
+    report_path: Path | None,
     old_path: Path | None,
     quiet: bool,
 ) -> None:
@@ -143,6 +146,8 @@ def bench(
         console.print(comparison_table(outcome.results, old))
     if json_path is not None:
         write_results(json_path, outcome.results)
+    if report_path is not None:
+        write_report(report_path, outcome)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from stylize.benchmarks.results import EAGER, FidelityRow, Results, SpeedRow, Stage, SteadinessRow
 
-__all__ = ["comparison_table", "results_tables"]
+__all__ = ["by_stage", "comparison_table", "results_tables"]
 
 _MISSING = "–"
 
@@ -49,7 +49,7 @@ def _name(row: SpeedRow | FidelityRow) -> str:
     return f"{row.model} [dim]{row.backend} {row.precision}[/dim]"
 
 
-def _by_stage(results: Results) -> dict[tuple[str, str, str], dict[Stage, SpeedRow]]:
+def by_stage(results: Results) -> dict[tuple[str, str, str], dict[Stage, SpeedRow]]:
     """Rows of each model, backend and precision; decoding is shared by those that have none of their own."""
     decode: dict[Stage, SpeedRow] = {row.stage: row for row in results.speed if row.model == "-"}
     grouped: dict[tuple[str, str, str], dict[Stage, SpeedRow]] = {}
@@ -69,7 +69,7 @@ def rate_table(results: Results) -> Table:
     names = ["MODEL", "DECODE", "NETWORK", "ENCODE", "WHOLE", *(["×EAGER"] if eager else [])]
     size = f"{clip.width_px}x{clip.height_px}"
     table = _table(f"Frames per second, {clip.name}, {size}, {clip.num_frames} frames", names)
-    for stages in _by_stage(results).values():
+    for stages in by_stage(results).values():
         rates = [_rate(stages.get(stage)) for stage in ("decode", "network", "encode")]
         whole = stages["pipeline"]
         ratio = [_ratio(whole, eager.get(whole.model))] if eager else []
@@ -81,7 +81,7 @@ def cost_table(results: Results) -> Table:
     """Milliseconds one frame takes, peak memory of the pipeline, work and share of the machine's roof."""
     names = ("MODEL", "NETWORK p50/p95/p99 ms", "WHOLE p50/p95/p99 ms", "PEAK MB", "GFLOP", "OF ROOF")
     table = _table("Latency, memory and work per frame", names)
-    for stages in _by_stage(results).values():
+    for stages in by_stage(results).values():
         network, whole = stages["network"], stages["pipeline"]
         memory_bytes = whole.peak_resident_bytes
         table.add_row(

@@ -1,0 +1,239 @@
+"""The page: one self-contained HTML file with figures, clips, heat maps, charts and the way to repeat it."""
+
+import base64
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize.benchmarks.cases import TimelineSpan
+from stylize.benchmarks.clip_file import CLIP_RATE_HZ, write_clip
+from stylize.benchmarks.measure import percentiles_ms
+from stylize.benchmarks.results import SpeedRow, Stage, SteadinessRow
+from stylize.benchmarks.run import Illustration, Outcome
+from stylize.benchmarks.steadiness import ReferenceClip
+from stylize.benchmarks.tables import by_stage
+from stylize.benchmarks.temporal import FloatArray, flicker_map, pair_errors
+from stylize.runtime.encode import EncodeOptions
+
+__all__ = ["write_report"]
+
+# Two of these side by side fill a wide screen; larger clips are shrunk to keep the file small.
+_LARGEST_PICTURE_PX = 640
+_NUM_BINS = 24
+_NUM_TIMELINE_FRAMES = 16
+_NUM_COLOUR_STOPS = 9
+_COLOUR_MAP = cv2.COLORMAP_INFERNO
+_STAGES = ("decode", "network", "encode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A rectangle of a chart, in per cent of its width, and what to say about it.
+
+    Attributes:
+        left: of the chart's width, in [0, 100].
+        width: likewise.
+        height: of the chart's height, in [0, 100].
+        text: for the tooltip.
+        index: number of the frame or bin.
+    """
+
+    left: float
+    width: float
+    height: float
+    text: str
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """A vertical line in a chart: per cent of its width, and its name."""
+
+    left: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """Everything the template draws for one model.
+
+    Attributes:
+        label: of the model.
+        steadiness: its figures on the clip.
+        video: H.264 in MP4, base64: source on the left, stylized on the right.
+        picture_size_px: (width, height) of each half.
+        num_frames: of the clip.
+        heat: PNG, base64.
+        errors: e_stab of every pair of frames.
+        lanes: the pipeline's stages with a bar for every frame.
+        timeline_ms: length of the timeline.
+        bins: of the latency histogram.
+        latency_range_ms: first and last edge of the bins.
+        percentiles: p50, p95 and p99 of the latency.
+    """
+
+    label: str
+    steadiness: SteadinessRow
+    video: str
+    picture_size_px: tuple[int, int]
+    num_frames: int
+    heat: str
+    errors: Sequence[float]
+    lanes: Sequence[tuple[str, Sequence[Bar]]]
+    timeline_ms: float
+    bins: Sequence[Bar]
+    latency_range_ms: tuple[float, float]
+    percentiles: Sequence[Marker]
+
+
+def write_report(path: Path, outcome: Outcome) -> None:
+    """Write the page, complete or not at all; it loads nothing from anywhere.
+
+    Args:
+        path: an HTML file.
+        outcome: of a run.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    reference = outcome.reference
+    maps = [flicker_map(each.stylized, reference.motions) for each in outcome.illustrations]
+    # The brightest hundredth may clip, so that a few pixels do not darken all the rest.
+    heat_limit = max(float(np.percentile(heat, 99)) for heat in maps)
+    sections = [
+        _section(illustration, heat, heat_limit, outcome)
+        for illustration, heat in zip(outcome.illustrations, maps, strict=True)
+    ]
+    source_errors = np.sqrt(pair_errors(reference.frames, reference.motions)).tolist()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stylize.benchmarks", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html.j2").render(
+        results=outcome.results,
+        summary=_summary(outcome),
+        clips=list(dict.fromkeys(row.clip for row in outcome.results.steadiness)),
+        sections=sections,
+        source_errors=source_errors,
+        error_limit=1.05 * max([*source_errors, *(error for section in sections for error in section.errors)]),
+        heat_limit=heat_limit,
+        heat_colours=_colour_stops(),
+        clip_rate_hz=CLIP_RATE_HZ,
+        environment=dataclasses.asdict(outcome.results.environment),
+    )
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+
+
+def _summary(outcome: Outcome) -> list[tuple[dict[Stage, SpeedRow], SteadinessRow | None]]:
+    """Speed by stage and steadiness on the first clip, for every model and baseline."""
+    steadiness = {row.model: row for row in outcome.results.steadiness if row.clip == outcome.reference.name}
+    return [
+        (stages, steadiness.get("{}, {} {}".format(*identity)))
+        for identity, stages in by_stage(outcome.results).items()
+    ]
+
+
+def _section(illustration: Illustration, heat: FloatArray, heat_limit: float, outcome: Outcome) -> ModelSection:
+    reference, label = outcome.reference, illustration.speed.label
+    video, picture_size_px = _side_by_side(reference, illustration.stylized)
+    latencies_ms = illustration.speed.latencies_ms
+    bins, latency_range_ms = _histogram(latencies_ms)
+    low, high = latency_range_ms
+    values = percentiles_ms([milliseconds / 1000 for milliseconds in latencies_ms])
+    lanes, timeline_ms = _timeline(illustration.speed.timeline)
+    return ModelSection(
+        label=label,
+        steadiness=next(row for row in outcome.results.steadiness if row.model == label and row.clip == reference.name),
+        video=video,
+        picture_size_px=picture_size_px,
+        num_frames=len(reference.frames),
+        heat=_heat_picture(heat, heat_limit),
+        errors=np.sqrt(pair_errors(illustration.stylized, reference.motions)).tolist(),
+        lanes=lanes,
+        timeline_ms=timeline_ms,
+        bins=bins,
+        latency_range_ms=latency_range_ms,
+        percentiles=[
+            Marker(left=100 * (value - low) / (high - low), text=f"{name} {value:.1f} ms")
+            for name, value in zip(("p50", "p95", "p99"), values, strict=True)
+        ],
+    )
+
+
+def _side_by_side(reference: ReferenceClip, stylized: NDArray[np.uint8]) -> tuple[str, tuple[int, int]]:
+    """One video of both clips, so that they cannot get out of step, and the size of each half."""
+    height, width = stylized.shape[1:3]
+    scale = min(1.0, _LARGEST_PICTURE_PX / width)
+    # Even sides: 4:2:0 has no others.
+    size_px = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+    pairs = (
+        np.concatenate([cv2.resize(half, size_px, interpolation=cv2.INTER_AREA) for half in halves], axis=1)
+        for halves in zip(reference.frames, stylized, strict=True)
+    )
+    with tempfile.TemporaryDirectory(prefix="stylize-report-") as folder:
+        path = Path(folder) / "pair.mp4"
+        write_clip(path, pairs, options=EncodeOptions(crf=20))
+        return base64.b64encode(path.read_bytes()).decode(), size_px
+
+
+def _heat_picture(heat: FloatArray, limit: float) -> str:
+    levels = np.clip(heat / max(limit, 1e-9) * 255, 0, 255).astype(np.uint8)
+    scale = min(1.0, _LARGEST_PICTURE_PX / heat.shape[1])
+    coloured = cv2.resize(
+        cv2.applyColorMap(levels, _COLOUR_MAP), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
+    )
+    is_encoded, png = cv2.imencode(".png", coloured)
+    assert is_encoded, "an 8-bit picture always fits PNG"
+    return base64.b64encode(png.tobytes()).decode()
+
+
+def _colour_stops() -> list[str]:
+    levels = np.linspace(0, 255, _NUM_COLOUR_STOPS).astype(np.uint8)[None]
+    return [f"rgb({red},{green},{blue})" for blue, green, red in cv2.applyColorMap(levels, _COLOUR_MAP)[0].tolist()]
+
+
+def _histogram(latencies_ms: Sequence[float]) -> tuple[list[Bar], tuple[float, float]]:
+    """Bars of equal width from the fastest frame to the slowest."""
+    counts, edges = np.histogram(latencies_ms, bins=_NUM_BINS)
+    width = 100 / _NUM_BINS
+    bars = [
+        Bar(
+            left=index * width,
+            width=width,
+            height=100 * int(count) / int(counts.max()),
+            text=f"{edges[index]:.1f} to {edges[index + 1]:.1f} ms: {count} frames",
+            index=index,
+        )
+        for index, count in enumerate(counts)
+    ]
+    return bars, (float(edges[0]), float(edges[-1]))
+
+
+def _timeline(spans: Sequence[TimelineSpan]) -> tuple[list[tuple[str, list[Bar]]], float]:
+    """A lane for each stage over the first frames, and the length of it all in milliseconds."""
+    shown = [span for span in spans if span.frame_index < _NUM_TIMELINE_FRAMES]
+    end_seconds = max(span.end_seconds for span in shown)
+    lanes = []
+    for stage in _STAGES:
+        bars = [
+            Bar(
+                left=100 * span.begin_seconds / end_seconds,
+                width=100 * (span.end_seconds - span.begin_seconds) / end_seconds,
+                height=100,
+                text=f"frame {span.frame_index}, {stage}: {1000 * (span.end_seconds - span.begin_seconds):.1f} ms",
+                index=span.frame_index,
+            )
+            for span in shown
+            if span.stage == stage
+        ]
+        lanes.append((stage, bars))
+    return lanes, 1000 * end_seconds
