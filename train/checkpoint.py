@@ -66,7 +66,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, UnpicklingError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a checkpoint, or damaged ({reason})") from error
     if not isinstance(state, dict) or state.pop("format", None) != _FORMAT:
         raise ValueError(f"{path}: not a checkpoint of stylize-train")

@@ -23,6 +23,7 @@ from stylize.train.loop import TrainingDivergedError, train
 __all__ = ["main"]
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_STEPS_PER_LOG_LINE = 100  # where no progress bar can be drawn
 _LOSS_NAMES = ("content", "style", "temporal", "features", "variation")
 
 
@@ -123,6 +124,10 @@ def _train_with_progress(
         def show(progress: TrainProgress) -> None:
             losses = " ".join(f"{name} {progress.losses[name]:.3f}" for name in _LOSS_NAMES)
             bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
+            if not console.is_terminal and progress.step % _STEPS_PER_LOG_LINE == 0:
+                console.print(
+                    f"step {progress.step} ({progress.fraction:.1%}, {progress.elapsed_seconds:.0f} s) {losses}"
+                )
 
         return train(config, output, resume=resume, on_step=show, device=device)
 

@@ -44,11 +44,11 @@ class TrainConfig:
     style_layers: tuple[str, ...] = _option(STYLE_LAYERS, "VGG layer for style; repeatable.")
     content_layer: str = _option("relu3_4", "VGG layer for content.")
     content_weight: float = _option(1.0, "Weight of the relative content error.")
-    style_weight: float = _option(1.0, "Weight of the relative Gram error.")
+    style_weight: float = _option(10.0, "Weight of the relative Gram error.")
     temporal_weight: float = _option(1.0, "Weight of the output's flicker; 0 trains a picture-only style.")
     feature_temporal_weight: float = _option(0.1, "Weight of the encoder features' flicker.")
-    variation_weight: float = _option(0.05, "Weight of total variation: smoother flats.")
-    learning_rate: float = _option(1e-3, "Adam's highest learning rate; decays by a half cosine.")
+    variation_weight: float = _option(5.0, "Weight of total variation: smoother flats.")
+    learning_rate: float = _option(2e-3, "Adam's highest learning rate; decays by a half cosine.")
     seed: int = _option(0, "Seed of the initial weights and of the data.")
     precision: Literal["auto", "fp32", "bf16"] = _option(
         "auto", "Arithmetic of the heavy parts; auto is bf16 where it is fast."

@@ -251,9 +251,10 @@ class FramePairs(Dataset[FramePair]):
         def alpha(p: Tensor) -> Tensor:
             offset = p - centre
             angle = torch.atan2(offset[:, 1:], offset[:, :1])
-            outline = radius * (1 + wave * torch.sin(lobes * angle + phase))
+            outline: Tensor = radius * (1 + wave * torch.sin(lobes * angle + phase))
             distance = torch.linalg.vector_norm(offset, dim=1, keepdim=True)
-            return (outline - distance + 0.5).clamp(0, 1)
+            inside_px: Tensor = outline - distance + 0.5
+            return inside_px.clamp(0, 1)
 
         if is_static:
             return _Layer(texture, position, alpha, lambda p: p)

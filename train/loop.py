@@ -224,13 +224,14 @@ def _step(
         "variation": config.variation_weight * total_variation_loss(outputs),
     }
     total = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(total):  # sync point: the loss must be known before it spoils the weights
-        raise TrainingDivergedError(
-            f"the loss became {total.item()} at step {state.step}: lower learning_rate={config.learning_rate}"
-        )
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), _MAX_GRADIENT_NORM)
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), _MAX_GRADIENT_NORM)
+    if not torch.isfinite(total + norm):  # sync point: both must be known before they spoil the weights
+        raise TrainingDivergedError(
+            f"loss {total.item()}, gradient {norm.item()} at step {state.step}: "
+            f"lower learning_rate={config.learning_rate} and go on from the last checkpoint with resume"
+        )
     state.optimizer.step()
     return {name: term.item() for name, term in terms.items()} | {"total": total.item()}
 
@@ -268,7 +269,16 @@ def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None
     Raises:
         ValueError: the checkpoint is of another style, network or setting.
     """
-    ignored = {"steps", "minutes", "preview_every", "checkpoint_every", "loss_weights", "style", "data"}
+    ignored = {
+        "steps",
+        "minutes",
+        "learning_rate",
+        "preview_every",
+        "checkpoint_every",
+        "loss_weights",
+        "style",
+        "data",
+    }
     now = config_to_dict(config)
     changed = [
         f"{name}={now[name]!r} (was {value!r})"

@@ -3,6 +3,7 @@
 Shapes: N batch, C channels, H height, W width; masks are (N, 1, H, W), 1 where visible.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,10 +24,12 @@ LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, item 3.2
 def gram_matrix(features_NCHW: Tensor) -> Tensor:
     """Channel correlations (N, C, C), averaged over positions so that they do not depend on the size.
 
-    Source: Gatys et al., CVPR 2016, eq. 3, divided by the number of positions; always float32.
+    Multiplied in the type of the features (bfloat16 products are summed in float32, and its range
+    does not overflow), returned as float32 or wider. Source: Gatys et al., CVPR 2016, eq. 3, divided by the
+    number of positions.
     """
-    features_NCP = features_NCHW.flatten(2).float()
-    return features_NCP @ features_NCP.transpose(1, 2) / features_NCP.shape[2]
+    features_NCP = features_NCHW.flatten(2)
+    return _at_least_float32(features_NCP @ features_NCP.transpose(1, 2)) / features_NCP.shape[2]
 
 
 def style_loss(features_NCHW: Tensor, style_gram_1CC: Tensor) -> Tensor:
@@ -37,8 +40,8 @@ def style_loss(features_NCHW: Tensor, style_gram_1CC: Tensor) -> Tensor:
 
 def content_loss(features_NCHW: Tensor, content_NCHW: Tensor) -> Tensor:
     """Squared error of the features over the energy of the content picture's own features."""
-    error = (features_NCHW - content_NCHW).float().square().mean(dim=(1, 2, 3))
-    energy = content_NCHW.float().square().mean(dim=(1, 2, 3))
+    error = _at_least_float32(features_NCHW - content_NCHW).square().mean(dim=(1, 2, 3))
+    energy = _at_least_float32(content_NCHW).square().mean(dim=(1, 2, 3))
     return (error / energy.clamp_min(1e-8)).mean()
 
 
@@ -79,3 +82,7 @@ def image_pyramid(pictures_NCHW: Tensor, num_scales: int) -> list[Tensor]:
     for _ in range(num_scales - 1):
         levels.append(F.avg_pool2d(levels[-1], 2))
     return levels
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -101,6 +101,6 @@ def resize_flow(flow_N2HW: Tensor, mask_N1HW: Tensor, *, height: int, width: int
     A small position is visible only where every pixel it covers is.
     """
     scale = flow_N2HW.new_tensor([width / flow_N2HW.shape[-1], height / flow_N2HW.shape[-2]])[None, :, None, None]
-    flow = F.interpolate(flow_N2HW, size=(height, width), mode="area") * scale
+    flow = F.adaptive_avg_pool2d(flow_N2HW, (height, width)) * scale
     mask = -F.adaptive_max_pool2d(-mask_N1HW, (height, width))
     return flow, mask

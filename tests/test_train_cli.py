@@ -1,0 +1,87 @@
+"""`stylize-train` as typed."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from helpers.training import tiny_config
+from stylize.train.checkpoint import load_checkpoint
+from stylize.train.cli import main
+from stylize.train.config import TrainConfig, config_from_dict, config_to_dict
+
+
+def _run(folder: Path, *arguments: str) -> Result:
+    tiny_config(folder)  # writes the pictures and weights
+    command = [
+        *("--style", str(folder / "style.png"), "--data", str(folder / "photos")),
+        *("--loss-weights", str(folder / "vgg.pth"), "--crop-px", "64", "--num-scales", "1", "--style-size-px", "64"),
+        *("--style-layers", "relu1_1", "--style-layers", "relu2_1", "--content-layer", "relu3_1", "--width", "32"),
+        *("--preview-every", "0", "--device", "cpu", "-o", str(folder / "x.pth"), *arguments),
+    ]
+    return CliRunner().invoke(main, command)
+
+
+def test_trains_and_says_what_comes_next(tmp_path: Path) -> None:
+    result = _run(tmp_path, "--steps", "2")
+    assert result.exit_code == 0, result.output
+    assert "x.pth: fast in the style 'style' after 2 steps" in result.stdout
+    assert f"stylize-export {tmp_path / 'x.pth'} -o {tmp_path / 'x.onnx'}" in result.stdout
+    assert load_checkpoint(tmp_path / "x.pth").config["style_layers"] == ["relu1_1", "relu2_1"]
+
+
+def test_existing_output_needs_a_word(tmp_path: Path) -> None:
+    assert _run(tmp_path, "--steps", "1").exit_code == 0
+    before = (tmp_path / "x.pth").read_bytes()
+    refused = _run(tmp_path, "--steps", "1")
+    assert refused.exit_code == 1
+    assert "add --resume to go on with it or --overwrite to replace it" in refused.stderr
+    assert (tmp_path / "x.pth").read_bytes() == before
+    assert _run(tmp_path, "--steps", "2", "--resume").exit_code == 0
+    assert load_checkpoint(tmp_path / "x.pth").step == 2
+    assert _run(tmp_path, "--steps", "1", "--overwrite").exit_code == 0
+    assert load_checkpoint(tmp_path / "x.pth").step == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--style", "nowhere.jpg"), "nowhere.jpg: no such style picture"),
+        (("--data", "nowhere"), "nowhere: no such folder of pictures"),
+        (("--loss-weights", "nowhere.pth"), "nowhere.pth: no such file with loss weights"),
+        (("-o", "nowhere/x.pth"), "nowhere/x.pth: its folder does not exist"),
+        (("--crop-px", "1"), "crop_px=1 must be in [64, 4096]"),
+        (("--content-layer", "relu5_4"), "the loss weights have no relu5_4: they reach relu1_1 ... relu3_1"),
+    ],
+)
+def test_bad_input_is_one_line_and_no_file(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
+    result = _run(tmp_path, "--steps", "1", *arguments)
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if "error" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("stylize-train: error:")
+    assert message in errors[0]
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_style_that_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "fake.jpg").write_text("words")
+    result = _run(tmp_path, "--steps", "1", "--style", str(tmp_path / "fake.jpg"))
+    assert result.exit_code == 1
+    assert "fake.jpg: not a picture that can be read" in result.stderr
+
+
+def test_every_setting_is_a_flag_with_help() -> None:
+    text = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
+    for field in dataclasses.fields(TrainConfig):
+        assert f"--{field.name.replace('_', '-')}" in text
+        assert " ".join(field.metadata["help"].split()) in text
+
+
+def test_config_survives_the_checkpoint(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, minutes=1.5, steps=None)
+    assert config_from_dict(config_to_dict(config)) == config
+    with pytest.raises(ValueError, match="does not fit this version"):
+        config_from_dict(config_to_dict(config) | {"unknown": 1})

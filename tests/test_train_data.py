@@ -1,0 +1,119 @@
+"""Frame pairs with known motion, and the pictures they are made from."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.training import write_picture
+from stylize.train.data import FramePairs, MotionRange, PictureFolder, SceneCollection, read_picture
+from stylize.train.motion import warp_backward
+from stylize.train.scenes import draw_scene
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> PictureFolder:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for seed in range(3):
+        write_picture(tmp_path / "deep" / "er" / f"{seed}.jpg", seed=seed, height=160, width=200)
+    return PictureFolder([tmp_path])
+
+
+def _pairs(pictures: PictureFolder, **motion: float) -> FramePairs:
+    return FramePairs(pictures, crop_px=64, num_pairs=12, seed=5, motion=MotionRange(**motion))  # type: ignore[arg-type]
+
+
+def test_same_index_gives_the_same_pair_whatever_was_read_before(pictures: PictureFolder) -> None:
+    first, second = _pairs(pictures), _pairs(pictures)
+    _ = second[3]
+    for a, b in zip(first[7], second[7], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first[7].previous, first[8].previous)
+
+
+def test_current_frame_is_the_previous_one_moved(pictures: PictureFolder) -> None:
+    for pair in _pairs(pictures, gain=0.0, noise=0.0, static_share=0.0):
+        warped = warp_backward(pair.previous_clean[None], pair.flow[None])[0]
+        error = ((warped - pair.current_clean).abs() * pair.visible).sum() / (3 * pair.visible.sum())
+        still = ((pair.previous_clean - pair.current_clean).abs() * pair.visible).sum() / (3 * pair.visible.sum())
+        # What is left is one more bilinear sampling of a sharp picture.
+        assert error < 0.03
+        assert error < still
+        assert pair.visible.mean() > 0.4
+
+
+def test_static_pairs_differ_by_noise_and_light_only(pictures: PictureFolder) -> None:
+    for pair in _pairs(pictures, static_share=1.0, gain=0.0):
+        assert torch.equal(pair.previous_clean, pair.current_clean)
+        assert not pair.flow.any()
+        assert not torch.equal(pair.previous, pair.current)
+
+
+def test_cutouts_move_on_their_own_and_hide_the_background(pictures: PictureFolder) -> None:
+    moved = [
+        pair
+        for pair in _pairs(pictures, static_share=0.0, shift_px=0, turn_degrees=0, zoom=0, bend_px=0, cutout_shift_px=9)
+        if pair.flow.any()
+    ]
+    assert moved
+    assert any((pair.visible == 0).any() for pair in moved)
+    for pair in moved:
+        background = (pair.flow == 0).all(dim=0)
+        assert background.any()
+
+
+def test_light_and_noise_stay_within_their_limits(pictures: PictureFolder) -> None:
+    for pair in _pairs(pictures, static_share=1.0, gain=0.05, noise=0.01):
+        ratio = pair.current_clean.mean() / pair.previous_clean.mean()
+        assert 0.94 < ratio < 1.06
+        assert (pair.current - pair.current_clean).std() < 0.0101
+
+
+def test_broken_files_are_counted_and_skipped(tmp_path: Path) -> None:
+    write_picture(tmp_path / "good.png")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("ignored: not even named like a picture")
+    cut = write_picture(tmp_path / "cut.png", seed=3)
+    cut.write_bytes(cut.read_bytes()[:100])
+    folder = PictureFolder([tmp_path])
+    assert folder.num_skipped >= 2
+    good = read_picture(tmp_path / "good.png")
+    for index in range(len(folder)):
+        assert folder[index].shape == good.shape
+
+
+def test_rejects_folder_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no readable picture among 0 files"):
+        PictureFolder([tmp_path])
+    with pytest.raises(ValueError, match=r"nowhere: no such folder of pictures"):
+        PictureFolder([tmp_path / "nowhere"])
+
+
+def test_scenes_are_repeatable_and_have_the_spectrum_of_photos() -> None:
+    scene = draw_scene(4, height=128, width=160)
+    assert scene.shape == (128, 160, 3)
+    assert scene.dtype == np.uint8
+    assert np.array_equal(scene, draw_scene(4, height=128, width=160))
+    assert not np.array_equal(scene, draw_scene(5, height=128, width=160))
+    slopes = [_amplitude_slope(draw_scene(seed, height=256, width=256)) for seed in range(3)]
+    # Natural photos: amplitude falls as f^-1.2 +- 0.25 (Tolhurst et al. 1992).
+    assert -1.6 < np.mean(slopes) < -0.8
+
+
+def test_scene_collection_reads_like_a_folder() -> None:
+    scenes = SceneCollection()
+    assert len(scenes) > 100
+    assert scenes[0].shape[2] == 3
+
+
+def _amplitude_slope(picture: np.ndarray) -> float:
+    grey = picture.mean(axis=2) * np.outer(np.hanning(256), np.hanning(256))
+    amplitude = np.abs(np.fft.fft2(grey - grey.mean()))
+    radius = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None])
+    bands = np.geomspace(0.03, 0.4, 8)
+    means = [amplitude[(radius >= low) & (radius < high)].mean() for low, high in itertools.pairwise(bands)]
+    centres = np.sqrt(bands[:-1] * bands[1:])
+    return float(np.polyfit(np.log(centres), np.log(means), 1)[0])

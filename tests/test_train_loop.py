@@ -1,0 +1,148 @@
+"""The training loop: repeatable, resumable, safe to kill."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from helpers.training import tiny_config
+from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
+from stylize.train.loop import Progress, TrainingDivergedError, train
+
+
+def _train(folder: Path, name: str = "x.pth", *, resume: bool = False, **changes: object) -> Checkpoint:
+    config = tiny_config(folder, **changes)
+    return train(config, folder / name, resume=resume, on_step=lambda _: None, device="cpu")
+
+
+def test_checkpoint_on_disk_is_what_was_returned(tmp_path: Path) -> None:
+    returned, loaded = _train(tmp_path), load_checkpoint(tmp_path / "x.pth")
+    assert loaded.step == 4
+    assert loaded.style == "style"
+    assert (loaded.network, loaded.options) == ("fast", {"width": 32})
+    assert loaded.config == returned.config
+    assert set(loaded.losses) == {"content", "style", "temporal", "features", "variation", "total"}
+    for name, weight in network_from_checkpoint(loaded).state_dict().items():
+        assert torch.equal(weight, returned.weights[name])
+
+
+def test_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    first, second, other = (_train(tmp_path, steps=2, seed=seed).weights for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("network", ["fast", "reconet"])
+def test_resumed_training_equals_an_unbroken_one_bit_for_bit(tmp_path: Path, network: str) -> None:
+    whole = _train(tmp_path, "whole.pth", network=network)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    config = tiny_config(tmp_path, network=network)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "part.pth", resume=False, on_step=interrupt, device="cpu")
+    assert load_checkpoint(tmp_path / "part.pth").step == 2
+    resumed = _train(tmp_path, "part.pth", resume=True, network=network)
+    assert resumed.step == whole.step
+    assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
+    for index, moments in whole.optimizer["state"].items():
+        assert torch.equal(resumed.optimizer["state"][index]["exp_avg_sq"], moments["exp_avg_sq"])
+
+
+def test_loss_falls(tmp_path: Path) -> None:
+    history: list[float] = []
+    config = tiny_config(tmp_path, steps=40)
+    train(config, tmp_path / "x.pth", resume=False, on_step=lambda p: history.append(p.losses["total"]), device="cpu")
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_time_can_decide_the_length(tmp_path: Path) -> None:
+    checkpoint = _train(tmp_path, steps=None, minutes=0.05)
+    assert checkpoint.step > 0
+    assert checkpoint.elapsed_seconds >= 3
+
+
+def test_preview_shows_four_columns(tmp_path: Path) -> None:
+    _train(tmp_path, steps=1, preview_every=1)
+    preview = cv2.imread(str(tmp_path / "x-preview.jpg"))
+    assert preview is not None
+    assert preview.shape == (4 * 64, 4 * 64, 3)
+
+
+def test_rejects_resuming_with_other_settings(tmp_path: Path) -> None:
+    _train(tmp_path, steps=1)
+    with pytest.raises(ValueError, match=r"cannot resume with other settings: style_weight=3.0 \(was 10.0\)"):
+        _train(tmp_path, resume=True, style_weight=3.0)
+    with pytest.raises(ValueError, match=r"network='reconet' \(was 'fast'\)"):
+        _train(tmp_path, resume=True, network="reconet")
+
+
+def test_divergence_stops_and_leaves_the_checkpoint_alone(tmp_path: Path) -> None:
+    trained = _train(tmp_path, steps=1)
+    trained.weights["decoder.0.bias"][0] = float("nan")
+    save_checkpoint(trained, tmp_path / "x.pth")
+    before = (tmp_path / "x.pth").read_bytes()
+    with pytest.raises(TrainingDivergedError, match=r"loss nan, gradient nan at step 1: lower learning_rate=0.002"):
+        _train(tmp_path, resume=True, checkpoint_every=1)
+    assert (tmp_path / "x.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop_px": 63}, r"crop_px=63 must be in \[64, 4096\]"),
+        ({"steps": 3, "minutes": 1.0}, "steps=3 and minutes=1.0 exclude each other"),
+        ({"crop_px": 90, "num_scales": 2}, "crop_px=90 must be a multiple of 4"),
+        ({"crop_px": 64, "num_scales": 3}, "crop_px=64 leaves 16 px at scale 3"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 must be in"),
+    ],
+)
+def test_rejects_settings_out_of_range(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_config(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a zip", b"\x80\x02}q\x00."])
+def test_rejects_files_that_are_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.pth"
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        load_checkpoint(path)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_rejects_cut_checkpoint(tmp_path: Path) -> None:
+    _train(tmp_path, steps=1)
+    path = tmp_path / "x.pth"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="not a checkpoint, or damaged"):
+        load_checkpoint(path)
+
+
+def test_killed_training_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    tiny_config(tmp_path)  # writes the pictures and weights
+    output = tmp_path / "x.pth"
+    command = [
+        sys.executable, "-m", "stylize.train.cli", "--style", str(tmp_path / "style.png"),
+        "--data", str(tmp_path / "photos"), "--loss-weights", str(tmp_path / "vgg.pth"), "--crop-px", "64",
+        "--num-scales", "1", "--style-size-px", "64", "--style-layers", "relu1_1", "--content-layer", "relu2_1",
+        "--width", "32", "--steps", "100000", "--checkpoint-every", "1", "--preview-every", "0", "-o", str(output),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while not output.exists() and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.05)
+        time.sleep(0.3)
+    finally:
+        process.kill()  # SIGKILL: no handler can help
+        process.communicate()
+    assert load_checkpoint(output).step >= 1
