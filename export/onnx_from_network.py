@@ -1,0 +1,93 @@
+"""Style network to ONNX graph, with every scale, offset and clamp inside."""
+
+import copy
+import logging
+import warnings
+
+import onnx
+import torch
+
+from stylize.runtime.contract import CONTRACT_KEY, ModelContract, Precision
+from stylize.train.blocks import fold_upsampling
+from stylize.train.networks import StyleNetwork
+
+__all__ = ["onnx_from_network", "seal_contract"]
+
+_OPSET = 18  # the oldest the exporter writes natively, so the one most runtimes and TensorRT read
+_LARGEST_SIDE_PX = 16_384
+_EXAMPLE_SIZE = (64, 96)  # height, width of the traced frame; unequal, so that mixing them up fails
+
+
+def onnx_from_network(
+    network: StyleNetwork, *, precision: Precision, fixed_size: tuple[int, int] | None = None
+) -> onnx.ModelProto:
+    """Trace a network into a graph with input `frame` and output `stylized`, (N, 3, H, W) each.
+
+    Args:
+        network: on the CPU, float32; left as it is.
+        precision: element type of input, output and weights. Norm statistics stay float32 in `fp16`,
+            since half-precision variances overflow.
+        fixed_size: (width, height) in pixels, multiples of the network's; None leaves N, H and W open.
+
+    Raises:
+        ValueError: `fixed_size` is not a multiple of the network's size multiple.
+    """
+    multiple = network.facts.size_multiple
+    width, height = fixed_size or _EXAMPLE_SIZE[::-1]
+    if width % multiple or height % multiple or min(width, height) < 1:
+        raise ValueError(f"size {width}x{height} must be made of multiples of {multiple}")
+    prepared = copy.deepcopy(network).eval()
+    fold_upsampling(prepared)
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    prepared.to(dtype)
+    # Two pictures: torch.export takes an axis of length 1 for a constant.
+    example = torch.zeros(1 if fixed_size else 2, 3, height, width, dtype=dtype)
+    dynamic_shapes = None
+    if fixed_size is None:
+        rows, columns = (
+            torch.export.Dim(name, min=2, max=_LARGEST_SIDE_PX // multiple) for name in ("rows", "columns")
+        )
+        dynamic_shapes = ({0: "batch", 2: multiple * rows, 3: multiple * columns},)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # reports that torchvision is not installed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.export about its own internals
+        program = torch.onnx.export(
+            prepared,
+            (example,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["frame"],
+            output_names=["stylized"],
+            dynamic_shapes=dynamic_shapes,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def seal_contract(model: onnx.ModelProto, contract: ModelContract) -> bytes:
+    """The model file's bytes with the contract in its metadata, replacing an earlier one."""
+    kept = [entry for entry in model.metadata_props if entry.key != CONTRACT_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend([*kept, onnx.StringStringEntryProto(key=CONTRACT_KEY, value=contract.to_json())])
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the tracer noted for itself: source paths, stack traces and symbolic shapes."""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.graph.value_info[:]
+    model.graph.doc_string = ""
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for tensor in (*model.graph.input, *model.graph.output):
+        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+            dimension = tensor.type.tensor_type.shape.dim[axis]
+            if not dimension.HasField("dim_value"):
+                dimension.dim_param = name
