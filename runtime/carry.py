@@ -82,6 +82,9 @@ class _Copy(Carrier):
         if self._last_dts is not None and packet.dts <= self._last_dts:
             packet.dts = self._last_dts + 1
             packet.pts = max(packet.pts or packet.dts, packet.dts)
+        # Matroska leaves durations out where it can, and MP4 does not play sound of none.
+        if self._last_dts is not None and not packet.duration and self.target.type == "audio":
+            packet.duration = packet.dts - self._last_dts
         self._last_dts = packet.dts
         packet.stream = self.target
         return [packet]
