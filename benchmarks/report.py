@@ -1,7 +1,6 @@
 """The page: one self-contained HTML file with figures, clips, heat maps, charts and the way to repeat it."""
 
 import base64
-import dataclasses
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from stylize.benchmarks.cases import TimelineSpan
 from stylize.benchmarks.clip_file import CLIP_RATE_HZ, write_clip
 from stylize.benchmarks.measure import percentiles_ms
-from stylize.benchmarks.results import SpeedRow, Stage, SteadinessRow
+from stylize.benchmarks.results import Results, SpeedRow, Stage, SteadinessRow
 from stylize.benchmarks.run import Illustration, Outcome
 from stylize.benchmarks.steadiness import ReferenceClip
 from stylize.benchmarks.tables import by_stage
@@ -126,11 +125,30 @@ def write_report(path: Path, outcome: Outcome) -> None:
         heat_limit=heat_limit,
         heat_colours=_colour_stops(),
         clip_rate_hz=CLIP_RATE_HZ,
-        environment=dataclasses.asdict(outcome.results.environment),
+        facts=_facts(outcome.results),
     )
     partial = path.with_name(path.name + ".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    """Machine and software, line by line; what is not known is left out."""
+    environment, roof = results.environment, results.roof
+    memory_bytes = environment.memory_bytes
+    facts = {
+        "system": environment.system,
+        "processor": f"{environment.cpu}, {environment.num_cores} cores",
+        "memory": None if memory_bytes is None else f"{memory_bytes / 1e9:.1f} GB",
+        "GPU": None if environment.gpu is None else f"{environment.gpu}, driver {environment.gpu_driver}",
+        "matrix product": f"{roof.gemm_gflop_per_second:.0f} GFLOP/s float32, the roof of the table",
+        "memory copy": f"{roof.copy_gb_per_second:.1f} GB/s",
+        "stylize": f"{environment.stylize}, {environment.commit or 'installed'}",
+        "Python": environment.python,
+        "libraries": ", ".join(f"{name} {version}" for name, version in environment.libraries.items()),
+        "formulas": f"version {results.formula_version}",
+    }
+    return [(name, value) for name, value in facts.items() if value is not None]
 
 
 def _summary(outcome: Outcome) -> list[tuple[dict[Stage, SpeedRow], SteadinessRow | None]]:

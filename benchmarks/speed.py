@@ -42,7 +42,7 @@ _NETWORK_PASSES_PER_ROUND = 2.2
 _BASELINE_SLOWDOWN = 3
 # Frames kept in memory at once, over all models.
 _MAX_FRAME_BYTES = 10**9
-_BYTES_PER_PIXEL = 12  # planar float32 RGB
+_BYTES_PER_PIXEL = 6  # planar 16-bit RGB
 
 
 @dataclass(frozen=True, kw_only=True)
