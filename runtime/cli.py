@@ -62,7 +62,29 @@ def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: 
     context.exit()
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _GroupedCommand(click.Command):
+    """Shows the options under headings."""
+
+    GROUPS = (
+        ("Model", ("strength", "backend", "threads", "input_range", "list_styles")),
+        ("Encoding", ("codec", "crf", "preset", "pix_fmt")),
+        ("Reporting", ("report_path", "quiet", "verbose")),  # and --version and --help
+    )
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections."""
+        titles = {name: title for title, names in self.GROUPS for name in names}
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title, _ in self.GROUPS}
+        for param in self.get_params(ctx):
+            row = param.get_help_record(ctx)
+            if row is not None:
+                sections[titles.get(param.name or "", "Reporting")].append(row)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.command(cls=_GroupedCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("model")
 @click.argument("source", metavar="INPUT")
 @click.argument("target", metavar="OUTPUT", type=click.Path(dir_okay=False, path_type=Path))
@@ -71,7 +93,13 @@ def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: 
 @click.option("--crf", type=float, help="Constant quality, lower is better.  [default: 18 for libx264]")
 @click.option("--preset", metavar="NAME", help="Encoder preset, such as veryfast.  [default: the encoder's]")
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output.  [default: yuv420p]")
-@click.option("--backend", type=click.Choice(list(Backend)), default=Backend.ONNXRUNTIME, show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice([backend.value for backend in Backend]),
+    default=Backend.ONNXRUNTIME.value,
+    show_default=True,
+    help="What executes the network.",
+)
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the network; 0: one per core.")
 @click.option("--input-range", type=_Range(), help="Black and white of a foreign model, such as 0..255.")
 @click.option("--json", "report_path", metavar="PATH", help="Write the run report there; - for stdout.")
@@ -84,7 +112,7 @@ def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: 
     help="Show the built-in styles and exit.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Say what FFmpeg and the backend do.")
+@click.option("-v", "--verbose", is_flag=True, help="Also say what is read and written, and how.")
 @click.version_option(package_name="stylize")
 def run(
     model: str,
@@ -95,7 +123,7 @@ def run(
     crf: float | None,
     preset: str | None,
     pix_fmt: str | None,
-    backend: Backend,
+    backend: str,
     threads: int,
     input_range: tuple[float, float] | None,
     report_path: str | None,
@@ -115,7 +143,7 @@ def run(
     artifact = open_artifact(model, input_range=input_range)
     progress = _ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
     with (
-        Stylizer(artifact, backend=backend, num_threads=threads, strength=strength) as stylizer,
+        Stylizer(artifact, backend=Backend(backend), num_threads=threads, strength=strength) as stylizer,
         _demo_or(source) as path,
         progress,
     ):

@@ -140,6 +140,8 @@ def stylize_video(
         raise OptionError(f"{target} is the input itself: choose another output")
     started = time.perf_counter()
     with Decoder(source) as decoder, PartialFile(target) as output:
+        logger.info("%s: %s", source, decoder.info)
+        logger.info("%s by %s", model.artifact.contract, model.backend)
         if target.suffix.lower() in STILL_SUFFIXES:
             result = _render_still(model, decoder, output)
         else:
