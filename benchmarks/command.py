@@ -131,7 +131,7 @@ def bench(
             transient=True,
         ) as progress,
     ):
-        task = progress.add_task("machine roof", total=_num_steps(len(models), options))
+        task = progress.add_task("clip", total=_num_steps(len(models), options))
         outcome = run_benchmark(
             models,
             options,
@@ -173,6 +173,6 @@ def _loaded(names: Sequence[str], backends: Sequence[Backend]) -> Iterator[list[
 
 def _num_steps(num_models: int, options: BenchOptions) -> int:
     num_cases_per_model = 7 if options.has_baseline else 3
-    num_timed = (1 + num_cases_per_model * num_models) * (1 + options.speed.num_rounds)
+    num_timed = (3 + num_cases_per_model * num_models) * (1 + options.speed.num_rounds)
     num_clips = 2 if options.sintel is None else 1 + len(RECONET_SCENES)
-    return 3 + num_timed + num_models + num_models * num_clips
+    return 2 + num_timed + num_models + num_models * num_clips

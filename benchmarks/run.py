@@ -16,7 +16,6 @@ from stylize.benchmarks.clips import generated_scenes
 from stylize.benchmarks.environment import capture_environment
 from stylize.benchmarks.fidelity import fidelity_row
 from stylize.benchmarks.flow import FlowCache
-from stylize.benchmarks.measure import measure_machine_roof
 from stylize.benchmarks.results import FidelityRow, Results, SteadinessRow
 from stylize.benchmarks.sintel import RECONET_SCENES, read_picture, read_sintel_scene
 from stylize.benchmarks.speed import ModelSpeed, SpeedOptions, choose_num_frames, measure_speed
@@ -107,12 +106,10 @@ def run_benchmark(
         OptionError: a style picture is given for a model that is not measured.
     """
     styles = _read_styles(models, options)
-    roof = measure_machine_roof()
-    advance("machine roof")
     clip = _clip_of_fitting_length(models, options, folder)
     advance("clip")
     peers = _baselines(models, clip, options)
-    speeds = measure_speed(models, peers, clip, roof, options=options.speed, advance=advance)
+    speeds = measure_speed(models, peers, clip, options=options.speed, advance=advance)
     references = _references(clip, options)
     advance("motion")
     steadiness: list[SteadinessRow] = []
@@ -130,7 +127,7 @@ def run_benchmark(
         created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=options.command,
         environment=capture_environment(has_torch=options.has_baseline),
-        roof=roof,
+        roof=speeds.roof,
         clip=clip.facts,
         speed=speeds.rows,
         steadiness=steadiness,

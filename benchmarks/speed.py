@@ -21,9 +21,11 @@ from stylize.benchmarks.measure import (
     Case,
     MachineRoof,
     fps_of,
+    machine_roof,
     measure_in_turn,
     peak_resident_bytes,
     percentiles_ms,
+    roof_cases,
 )
 from stylize.benchmarks.results import ClipFacts, SpeedRow, Stage
 from stylize.runtime.frame import Frame
@@ -80,10 +82,12 @@ class Speeds:
     """All rows, and the samples behind them.
 
     Attributes:
+        roof: of this machine.
         rows: decoding once, three rows per model.
         by_model: in the order of the models.
     """
 
+    roof: MachineRoof
     rows: Sequence[SpeedRow]
     by_model: Sequence[ModelSpeed]
 
@@ -116,7 +120,6 @@ def measure_speed(
     models: Sequence[ModelUnderTest],
     peers: Sequence[PeerCases],
     clip: WorkingClip,
-    roof: MachineRoof,
     *,
     options: SpeedOptions,
     advance: Callable[[str], None],
@@ -127,14 +130,13 @@ def measure_speed(
         models: loaded models, with different labels.
         peers: other ways to run them, for comparison.
         clip: the video to render.
-        roof: of this machine.
         options: how long to measure.
         advance: told what was just finished.
     """
     target = clip.path.with_name("rendered.mp4")
     frames: list[Frame] = decoded_frames(clip.path)
     pipelines = [PipelineCase(model, clip.path, target) for model in models]
-    cases: dict[str, Case] = {"decode": DecodeCase(clip.path)}
+    cases: dict[str, Case] = {**roof_cases(), "decode": DecodeCase(clip.path)}
     for model, pipeline in zip(models, pipelines, strict=True):
         cases[f"network: {model.label}"] = NetworkCase(model, frames)
         cases[f"encode: {model.label}"] = EncodeCase(model, clip.path, target)
@@ -148,6 +150,7 @@ def measure_speed(
         budget_seconds=options.budget_seconds,
         advance=advance,
     )
+    roof = machine_roof(samples)
     rows = [_row("decode", samples["decode"], None, ("-", "-", "-"), clip.facts)]
     by_model = []
     for model, pipeline in zip(models, pipelines, strict=True):
@@ -166,7 +169,7 @@ def measure_speed(
             seconds = samples[f"{stage}: {peer.model}, {peer.backend}"]
             latencies = list(itertools.chain(*seconds)) if stage == "network" else None
             rows.append(_row(stage, seconds, latencies, identity, clip.facts))
-    return Speeds(rows=rows, by_model=by_model)
+    return Speeds(roof=roof, rows=rows, by_model=by_model)
 
 
 def _row(
