@@ -77,7 +77,7 @@ class _GroupedCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title, _ in self.GROUPS}
         for param in self.get_params(ctx):
             row = param.get_help_record(ctx)
-            if row is not None:
+            if row is not None and isinstance(param, click.Option):
                 sections[titles.get(param.name or "", "Reporting")].append(row)
         for title, rows in sections.items():
             with formatter.section(title):

@@ -12,6 +12,12 @@ __all__ = ["PictureFilter", "upright_filters"]
 # bwdif, one picture out per picture in, only where the picture says it is interlaced.
 _DEINTERLACE: Final = ("bwdif", "mode=send_frame:deint=interlaced")
 
+# Numbers of libavutil/frame.h (FFmpeg 8.1) beyond PyAV 18.1's enum, which raises on them: LCEVC, view id,
+# reference displays and Exif (31), with room for the next. Every photo of a phone has Exif.
+_UNNAMED_SIDE_DATA: Final = range(28, 36)
+# What is upright must not say that it has to be turned: PNG and TIFF would store that again.
+_FORGET_ORIENTATION: Final = (("sidedata", "mode=delete:type=DISPLAYMATRIX"), ("sidedata", "mode=delete:type=31"))
+
 
 class PictureFilter:
     """Applies the display matrix of each picture and deinterlaces from the first interlaced one on.
@@ -35,6 +41,8 @@ class PictureFilter:
         filters = upright_filters(picture)
         self.is_turning = bool(filters)
         self.is_transposing = any(name == "transpose" for name, _ in filters)
+        if filters:
+            filters = (*filters, *_FORGET_ORIENTATION)
         if self.is_deinterlacing:
             filters = (_DEINTERLACE, *filters)
         key = (picture.format.name, picture.width, picture.height, picture.time_base, filters)
@@ -62,8 +70,11 @@ def upright_filters(picture: av.VideoFrame) -> tuple[tuple[str, str], ...]:
     The matrix maps a pixel (x, y) to (a x + c y, b x + d y). Angles other than quarter turns are taken
     as the nearest one.
     """
-    # PyAV's stub declares a TypedDict; the object is a sequence of side data with a type each.
-    side_data = cast(SideDataContainer, picture.side_data)
+    try:
+        # PyAV's stub declares a TypedDict; the object is a sequence of side data with a type each.
+        side_data = cast(SideDataContainer, picture.side_data)
+    except ValueError:  # a kind of side data for which PyAV has no name
+        side_data = cast(SideDataContainer, _with_named_side_data(picture).side_data)
     found = next((data for data in side_data if data.type == Type.DISPLAYMATRIX), None)
     if found is None:
         return ()
@@ -73,6 +84,13 @@ def upright_filters(picture: av.VideoFrame) -> tuple[tuple[str, str], ...]:
         return (*((("hflip", ""),) if a < 0 else ()), *((("vflip", ""),) if d < 0 else ()))
     direction = {(True, False): "clock", (False, True): "cclock", (True, True): "cclock_flip"}
     return (("transpose", f"dir={direction.get((b > 0, c > 0), 'clock_flip')}"),)
+
+
+def _with_named_side_data(picture: av.VideoFrame) -> av.VideoFrame:
+    """The same picture without the kinds of side data that PyAV cannot name."""
+    graph = _build(picture, tuple(("sidedata", f"mode=delete:type={number}") for number in _UNNAMED_SIDE_DATA))
+    graph.vpush(picture)
+    return graph.vpull()
 
 
 def _build(picture: av.VideoFrame, filters: tuple[tuple[str, str], ...]) -> Graph:

@@ -82,6 +82,30 @@ def test_names_that_look_like_something_else(name: str, identity: Path, tmp_path
     assert (tmp_path / "out" / name).exists()
 
 
+@pytest.mark.parametrize(
+    ("orientation", "turns", "is_mirrored"), [(3, 2, False), (6, 3, False), (8, 1, False), (2, 0, True)]
+)
+def test_phone_photos_come_out_upright(
+    orientation: int, turns: int, is_mirrored: bool, identity: Path, tmp_path: Path
+) -> None:
+    picture = smooth_rgba(*SIZE)[..., :3].copy()
+    stylize_video(identity, write_png(tmp_path / "in.png", picture, "rgb24"), tmp_path / "plain.jpg")
+    # Exif 2.32, 4.6.4: a TIFF directory with the one entry Orientation (0x0112, SHORT).
+    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01" + bytes([0, orientation]) + bytes(6)
+    segment = b"Exif\x00\x00" + tiff
+    plain = (tmp_path / "plain.jpg").read_bytes()
+    tagged = plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + plain[2:]
+    (tmp_path / "phone.jpg").write_bytes(tagged)
+    stylize_video(identity, tmp_path / "phone.jpg", tmp_path / "out.png")
+    upright = np.rot90(picture[:, ::-1] if is_mirrored else picture, turns)
+    with av.open(str(tmp_path / "out.png")) as container:
+        frame = next(container.decode(video=0))
+    assert frame.rotation == 0
+    found = frame.to_ndarray(format="rgb24")
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).max() <= 6
+
+
 def test_picture_becomes_a_video_of_one_frame(identity: Path, tmp_path: Path) -> None:
     source = write_png(tmp_path / "in.png", smooth_rgba(*SIZE)[..., :3].copy(), "rgb24")
     report = stylize_video(identity, source, tmp_path / "out.mp4")
