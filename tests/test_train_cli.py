@@ -52,7 +52,7 @@ def test_existing_output_needs_a_word(tmp_path: Path) -> None:
         (("--loss-weights", "nowhere.pth"), "nowhere.pth: no such file with loss weights"),
         (("-o", "nowhere/x.pth"), "nowhere/x.pth: its folder does not exist"),
         (("--crop-px", "1"), "crop_px=1 must be in [64, 4096]"),
-        (("--content-layer", "relu5_4"), "the loss weights have no relu5_4: they reach relu1_1 ... relu3_1"),
+        (("--content-layer", "relu9_9"), "relu9_9 is no VGG layer: they are relu1_1 ... relu5_4"),
     ],
 )
 def test_bad_input_is_one_line_and_no_file(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:

@@ -14,7 +14,13 @@ from safetensors.torch import save_file
 
 from helpers.training import tiny_vgg_weights
 from stylize.train import loss_network
-from stylize.train.loss_network import LossNetwork, loss_weights_from_file, loss_weights_from_hub
+from stylize.train.loss_network import (
+    LossNetwork,
+    available_layers,
+    loss_weights_from_file,
+    loss_weights_from_hub,
+    usable_layers,
+)
 
 
 def test_features_have_the_sizes_and_channels_of_their_layers() -> None:
@@ -51,6 +57,19 @@ def test_vgg16_is_told_by_its_keys() -> None:
 def test_rejects_layers_beyond_cut_weights() -> None:
     with pytest.raises(ValueError, match=r"have no relu4_1: they reach relu1_1 ... relu3_1"):
         LossNetwork(tiny_vgg_weights(), ["relu1_1", "relu4_1"])
+
+
+def test_cut_weights_give_the_layers_they_have_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    weights = tiny_vgg_weights()
+    assert available_layers(weights) == ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1")
+    assert usable_layers(weights, ["relu1_1", "relu3_1"]) == ("relu1_1", "relu3_1")
+    assert not caplog.records
+    assert usable_layers(weights, ["relu1_1", "relu4_1"]) == ("relu1_1",)
+    assert "the loss weights end at relu3_1: relu4_1 is not used" in caplog.text
+    with pytest.raises(ValueError, match=r"none of relu4_1, relu5_1: they reach relu1_1 ... relu3_1"):
+        usable_layers(weights, ["relu4_1", "relu5_1"])
+    with pytest.raises(ValueError, match=r"relu9_1 is no VGG layer"):
+        usable_layers(weights, ["relu1_1", "relu9_1"])
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -20,7 +20,13 @@ from torch.utils.data import DataLoader, Subset, default_collate
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stylize.train.config import TrainConfig, config_to_dict
 from stylize.train.data import FramePair, FramePairs, PictureFolder, SceneCollection, read_picture
-from stylize.train.loss_network import LossNetwork, loss_weights_from_file, loss_weights_from_hub
+from stylize.train.loss_network import (
+    LossNetwork,
+    available_layers,
+    loss_weights_from_file,
+    loss_weights_from_hub,
+    usable_layers,
+)
 from stylize.train.losses import (
     content_loss,
     feature_temporal_loss,
@@ -84,15 +90,18 @@ class _StyleTarget:
             weights = loss_weights_from_file(config.loss_weights)
         else:
             weights = loss_weights_from_hub()
-        loss_network = LossNetwork(weights, {*config.style_layers, config.content_layer})
+        style_layers = usable_layers(weights, config.style_layers)
+        # VGG-16 has no relu3_4 and cut weights may end before it: the next shallower layer does as well.
+        shallower = [layer for layer in reversed(available_layers(weights)) if layer < config.content_layer]
+        content_candidates = [config.content_layer, *shallower]
+        self._content_layer = usable_layers(weights, content_candidates)[0]
+        loss_network = LossNetwork(weights, {*style_layers, self._content_layer})
         self._network = loss_network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = dtype
         self._num_scales = config.num_scales
-        self._content_layer = config.content_layer
         style_13HW = _style_picture(config.style, config.style_size_px).to(device)
         self._grams = [
-            {layer: gram_matrix(features[layer]) for layer in config.style_layers}
-            for features in self._features(style_13HW)
+            {layer: gram_matrix(features[layer]) for layer in style_layers} for features in self._features(style_13HW)
         ]
 
     def _features(self, pictures_NCHW: Tensor) -> Iterator[dict[str, Tensor]]:

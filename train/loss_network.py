@@ -4,7 +4,7 @@ Shapes: N batch, C channels, H height, W width.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from urllib.error import URLError
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LossNetwork", "loss_weights_from_file", "loss_weights_from_hub"]
+__all__ = ["LossNetwork", "available_layers", "loss_weights_from_file", "loss_weights_from_hub", "usable_layers"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,40 @@ def loss_weights_from_hub() -> dict[str, Tensor]:
     return state
 
 
+def _architecture(weights: Mapping[str, Tensor]) -> str:
+    """Index 17 is conv4_1 in VGG-16 and a pooling layer in VGG-19; up to conv3_3 the two are laid out alike."""
+    return "vgg16" if "features.17.weight" in weights else "vgg19"
+
+
+def available_layers(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names of the features these weights give, shallow to deep."""
+    names = _conv_names(_architecture(weights))
+    return tuple(name.replace("conv", "relu") for name, index in names.items() if f"features.{index}.weight" in weights)
+
+
+def usable_layers(weights: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Those of `wanted` that the weights reach; what is left out is logged.
+
+    Raises:
+        ValueError: a name is not a VGG layer, or none is left.
+    """
+    known = {name.replace("conv", "relu") for kind in _BLOCKS for name in _conv_names(kind)}
+    unknown = [layer for layer in wanted if layer not in known]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is no VGG layer: they are relu1_1 ... relu5_4")
+    available = available_layers(weights)
+    usable = tuple(layer for layer in wanted if layer in available)
+    if not usable:
+        raise ValueError(
+            f"the loss weights have none of {', '.join(wanted)}: they reach {available[0]} ... {available[-1]}; "
+            "choose among those, or give complete weights"
+        )
+    if len(usable) < len(wanted):
+        left_out = ", ".join(layer for layer in wanted if layer not in available)
+        logger.warning("the loss weights end at %s: %s is not used", available[-1], left_out)
+    return usable
+
+
 class LossNetwork(nn.Module):
     """VGG features up to the deepest layer asked for; frozen, reflection-padded.
 
@@ -100,14 +134,10 @@ class LossNetwork(nn.Module):
 
     def __init__(self, weights: Mapping[str, Tensor], layers: Iterable[str]) -> None:
         super().__init__()
-        self.architecture = "vgg16" if "features.17.weight" in weights else "vgg19"
-        present = {
-            name: index
-            for name, index in _conv_names(self.architecture).items()
-            if f"features.{index}.weight" in weights
-        }
+        self.architecture = _architecture(weights)
+        indices = _conv_names(self.architecture)
         self.layers = tuple(sorted(set(layers)))
-        available = tuple(name.replace("conv", "relu") for name in present)
+        available = available_layers(weights)
         missing = [layer for layer in self.layers if layer not in available]
         if missing:
             raise ValueError(
@@ -115,10 +145,10 @@ class LossNetwork(nn.Module):
                 "choose among those, or give complete weights"
             )
         deepest = max(available.index(layer) for layer in self.layers)
-        if len(available) < len(_conv_names(self.architecture)):
-            logger.info("loss weights cover %s ... %s; deeper layers are not used", available[0], available[-1])
         self.convs = nn.ModuleDict()
-        for name, index in list(present.items())[: deepest + 1]:
+        for layer in available[: deepest + 1]:
+            name = layer.replace("relu", "conv")
+            index = indices[name]
             weight, bias = weights[f"features.{index}.weight"], weights[f"features.{index}.bias"]
             conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3)
             conv.load_state_dict({"weight": weight, "bias": bias})

@@ -1,0 +1,75 @@
+"""The wheel holds what the repository holds."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("train", "export", "runtime", "benchmarks")
+# Notes and results are for readers of the repository.
+NOT_SHIPPED = {"results"}
+
+
+def _source_files() -> set[str]:
+    """Files of the four folders as they are named inside the package."""
+    files = (path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {
+        f"stylize/{path.as_posix()}"
+        for path in files
+        if "__pycache__" not in path.parts and not NOT_SHIPPED & set(path.parts) and not path.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "copy"  # a build leaves files beside the sources
+    copy.mkdir()
+    for name in (*FOLDERS, "pyproject.toml", "README.md", "LICENSE"):
+        source = ROOT / name
+        shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        ".",
+    ]
+    subprocess.run(command, cwd=copy, check=True)
+    return zipfile.ZipFile(next(folder.glob("stylize-*.whl")))
+
+
+def test_wheel_holds_every_source_and_data_file(wheel: zipfile.ZipFile) -> None:
+    packed = {name for name in wheel.namelist() if name.startswith("stylize/")}
+    assert packed == _source_files()
+
+
+def test_wheel_has_the_four_commands(wheel: zipfile.ZipFile) -> None:
+    entry_points = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    commands = [line.split(" = ")[0] for line in wheel.read(entry_points).decode().splitlines() if " = " in line]
+    assert commands == ["stylize-bench", "stylize-export", "stylize-run", "stylize-train"]
+
+
+def test_constraints_pin_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = (
+        project["dependencies"],
+        *(extra for name, extra in project["optional-dependencies"].items() if name != "gpu"),
+    )
+    wanted = {requirement.partition(">")[0] for extra in lists for requirement in extra if "[" not in requirement}
+    pinned = {
+        line.partition("==")[0]
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    }
+    assert wanted == pinned
