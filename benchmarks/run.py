@@ -27,6 +27,7 @@ from stylize.benchmarks.steadiness import (
     steadiness_row,
 )
 from stylize.runtime.errors import OptionError
+from stylize.runtime.runner import Backend
 
 __all__ = ["BenchOptions", "Illustration", "Outcome", "run_benchmark"]
 
@@ -189,14 +190,19 @@ def _references(clip: WorkingClip, options: BenchOptions) -> list[ReferenceClip]
 def _fidelity(
     models: Sequence[ModelUnderTest], stylized: Sequence[NDArray[np.uint8]], reference: ReferenceClip
 ) -> list[FidelityRow]:
-    """Every model against the float32 ONNX Runtime rendering of the same name, where there is one."""
-    exact = {
-        model.name: output
-        for model, output in zip(models, stylized, strict=True)
-        if (model.backend, model.precision) == ("onnxruntime", "fp32")
-    }
+    """Every model against the float32 ONNX Runtime rendering of the same weights, where there is one."""
+    exact: dict[tuple[str, ...], NDArray[np.uint8]] = {}
+    for model, output in zip(models, stylized, strict=True):
+        if (model.backend, model.precision) == (Backend.ONNXRUNTIME, "fp32"):
+            exact.setdefault(_origin(model), output)
     return [
-        fidelity_row((model.name, str(model.backend), model.precision), output, exact[model.name], reference.motions)
+        fidelity_row(model.identity, output, exact[_origin(model)], reference.motions)
         for model, output in zip(models, stylized, strict=True)
-        if model.name in exact and output is not exact[model.name]
+        if _origin(model) in exact and output is not exact[_origin(model)]
     ]
+
+
+def _origin(model: ModelUnderTest) -> tuple[str, ...]:
+    """What models of one training share, whatever their backend, precision and file name."""
+    contract = model.stylizer.artifact.contract
+    return contract.network, contract.style, contract.hashes.get("weights", "")

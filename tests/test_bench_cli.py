@@ -1,16 +1,21 @@
 """`stylize-bench` from the command line, on clips and models of a few pixels."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
 from helpers.clips import ClipSpec, write_clip
 from helpers.networks import write_affine
+from helpers.sintel import write_scene
 from stylize.benchmarks.cli import main
 from stylize.benchmarks.command import bench
 from stylize.benchmarks.results import read_results
+from stylize.benchmarks.sintel import RECONET_SCENES
+from stylize.runtime.contract import ModelContract
 
 SHORT = ("--rounds", "1", "--frames", "4", "--quiet")
 
@@ -82,6 +87,31 @@ def test_compare_prints_ratios_to_an_earlier_run(measured: tuple[Result, Path], 
     assert "network identity onnxruntime fp32 96x64, fps" in result.stdout
     assert "1000000000.00" in result.stdout
     assert "faint" not in result.stdout.partition("Now against")[2]
+
+
+def test_half_precision_is_held_against_its_float32_twin(folder: Path) -> None:
+    contract = ModelContract(network="affine", style="twin", size_multiple=4, precision="fp16")
+    half = write_affine(folder / "twin_fp16.onnx", scale=0.3, contract=contract, elem_type=onnx.TensorProto.FLOAT16)
+    full = write_affine(folder / "twin.onnx", scale=0.3, contract=dataclasses.replace(contract, precision="fp32"))
+    json_path = folder / "fidelity.json"
+    arguments = ["--model", str(half), "--model", str(full), "--clip", str(folder / "clip.mp4"), *SHORT]
+    CliRunner().invoke(bench, [*arguments, "--json", str(json_path)], catch_exceptions=False)
+    (row,) = read_results(json_path).fidelity
+    assert (row.model, row.precision) == ("twin_fp16", "fp16")
+    assert row.psnr_db is None or row.psnr_db > 45  # 11 bits of mantissa, then rounding to 8 bits
+    assert row.max_error <= 1 / 255 + 1e-6
+    assert row.ssim > 0.99
+
+
+def test_sintel_brings_its_scenes_with_true_motion(folder: Path, tmp_path: Path) -> None:
+    for scene in RECONET_SCENES:
+        write_scene(tmp_path, scene, shift_px=2)
+    json_path = folder / "sintel.json"
+    arguments = ["--model", str(folder / "identity.onnx"), "--clip", str(folder / "clip.mp4"), *SHORT]
+    CliRunner().invoke(bench, [*arguments, "--sintel", str(tmp_path), "--json", str(json_path)], catch_exceptions=False)
+    rows = [row for row in read_results(json_path).steadiness if row.flow == "ground truth"]
+    assert {row.clip for row in rows} == {f"sintel {scene}" for scene in RECONET_SCENES}
+    assert all(row.e_stab == 0.0 for row in rows)
 
 
 def test_measures_at_another_size(folder: Path) -> None:

@@ -1,42 +1,19 @@
 """Reading MPI-Sintel's folders, on a scene of that layout made here."""
 
-import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from stylize.benchmarks.clips import generated_scenes
+from helpers.sintel import write_flo, write_scene
 from stylize.benchmarks.sintel import read_flo, read_sintel_scene
 from stylize.benchmarks.temporal import pair_errors, rms
 from stylize.runtime.errors import InputMediaError
 
 
-def write_flo(path: Path, flow_px: np.ndarray) -> None:
-    height, width = flow_px.shape[:2]
-    path.write_bytes(b"PIEH" + struct.pack("<ii", width, height) + flow_px.astype("<f4").tobytes())
-
-
-def write_scene(root: Path, *, shift_px: int) -> None:
-    """Three frames of a picture that moves right, with the forward flow Sintel would give."""
-    folders = {kind: root / "training" / kind / "alley_2" for kind in ("final", "flow", "occlusions")}
-    for folder in folders.values():
-        folder.mkdir(parents=True)
-    wide = (generated_scenes(num_frames=1)[0].frames()[0] * 255).round().astype(np.uint8)
-    for number in range(1, 4):
-        left = 3 * shift_px - number * shift_px
-        picture = np.ascontiguousarray(wide[:, left : left + 100, ::-1])
-        cv2.imwrite(str(folders["final"] / f"frame_{number:04}.png"), picture)
-    flow_px = np.zeros((120, 100, 2), np.float32)
-    flow_px[..., 0] = shift_px
-    for number in range(1, 3):
-        write_flo(folders["flow"] / f"frame_{number:04}.flo", flow_px)
-        cv2.imwrite(str(folders["occlusions"] / f"frame_{number:04}.png"), np.zeros((120, 100), np.uint8))
-
-
 def test_a_scene_with_true_flow_has_no_error_of_its_own(tmp_path: Path) -> None:
-    write_scene(tmp_path, shift_px=4)
+    write_scene(tmp_path, "alley_2", shift_px=4)
     clip = read_sintel_scene(tmp_path, "alley_2")
     assert clip.frames.shape == (3, 120, 100, 3)
     assert len(clip.motions) == 2
@@ -46,7 +23,7 @@ def test_a_scene_with_true_flow_has_no_error_of_its_own(tmp_path: Path) -> None:
 
 
 def test_hidden_pixels_are_left_out(tmp_path: Path) -> None:
-    write_scene(tmp_path, shift_px=4)
+    write_scene(tmp_path, "alley_2", shift_px=4)
     hidden = np.zeros((120, 100), np.uint8)
     hidden[:60] = 255
     cv2.imwrite(str(tmp_path / "training/occlusions/alley_2/frame_0001.png"), hidden)
@@ -56,7 +33,7 @@ def test_hidden_pixels_are_left_out(tmp_path: Path) -> None:
 
 
 def test_reads_no_more_frames_than_asked(tmp_path: Path) -> None:
-    write_scene(tmp_path, shift_px=1)
+    write_scene(tmp_path, "alley_2", shift_px=1)
     assert len(read_sintel_scene(tmp_path, "alley_2", num_frames=2).frames) == 2
 
 
