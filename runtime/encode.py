@@ -35,6 +35,7 @@ _LOSSLESS_CODECS: Final = {"ffv1"}  # keep the source's pixel format, there is n
 # "17 or 18 to be visually lossless or nearly so" (trac.ffmpeg.org/wiki/Encode/H.264); brush strokes are
 # detail everywhere, on which x264's default of 23 shows.
 _DEFAULT_CRF: Final = {"libx264": 18.0}
+_QUIET_OPTIONS: Final = {"libx265": {"x265-params": "log-level=error"}}  # it prints past every log
 _MAX_TIMESCALE: Final = 2**31 - 1  # movie timescale is 32 bits (ISO/IEC 14496-12, 8.2.2)
 _STALE_TAGS: Final = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # of the old file's muxer
 
@@ -97,6 +98,8 @@ class Encoder:
                     self._video.metadata.update(kept_tags(source.video_stream))
                 others = source.other_streams if source is not None else ()
                 self._carriers = open_carriers(self._container, others, notes=self.notes)
+            width, height = self.size
+            with self._reported(f"{self.description} refuses {width}x{height}, {info.time_base} s per tick: "):
                 self._container.start_encoding()
                 self._tracks = {stream.index: Track(stream.type) for stream in self._container.streams}
         except BaseException:
@@ -130,7 +133,7 @@ class Encoder:
             picture.pict_type = 0  # the source's choice of key frames is not ours
             for packet in self._video.encode(picture):
                 self._container.mux_one(packet)
-            self._tracks[self._video.index].add(frame.pts, frame.duration, frame.time_base)
+            self._tracks[self._video.index].add(frame.pts, frame.time_base)
             self.num_frames += 1
             self._output.is_worth_keeping = True
 
@@ -177,18 +180,18 @@ class Encoder:
         """Write packets of a carried stream and remember their times."""
         for packet in packets:
             if packet.pts is not None:
-                self._tracks[packet.stream.index].add(packet.pts, packet.duration or 0, packet.time_base)
+                self._tracks[packet.stream.index].add(packet.pts, packet.time_base)
             self._container.mux_one(packet)
 
     @contextmanager
-    def _reported(self) -> Iterator[None]:
+    def _reported(self, what: str = "") -> Iterator[None]:
         """Turn what FFmpeg raises into our error, naming the file as asked for."""
         try:
             yield
         except (av.FFmpegError, OSError) as error:
             if isinstance(error, OutputMediaError):
                 raise
-            raise OutputMediaError(self._output.target, error.strerror or str(error)) from error
+            raise OutputMediaError(self._output.target, what + (error.strerror or str(error))) from error
 
     def _open_container(self, source: Decoder | None) -> OutputContainer:
         path, target = self._output.path, self._output.target
@@ -240,9 +243,15 @@ class Encoder:
         return stream
 
     def _default_codec(self) -> str:
-        supported = self._container.supported_codecs
+        container = self._container
+        if container.default_video_codec == "none":
+            raise OutputMediaError(self._output.target, f"{container.format.name} holds no video")
+        # Transport streams do not tell what they hold; theirs is H.264 as well.
+        if container.format.name == "mpegts":
+            return "libx264"
         preferred = ("libx264", "libsvtav1", "libvpx-vp9")
-        return next((name for name in preferred if name in supported), self._container.default_video_codec)
+        supported = container.supported_codecs
+        return next((name for name in preferred if name in supported), container.default_video_codec)
 
     def _choose_pix_fmt(self, codec: av.Codec) -> str:
         offered = [video_format.name for video_format in codec.video_formats or ()]
@@ -280,7 +289,7 @@ class Encoder:
         for key in options:
             if key not in known:
                 raise OptionError(f"--{key}: the encoder {codec.name} has no such option")
-        return options
+        return options | _QUIET_OPTIONS.get(codec.name, {})
 
 
 def _grown(frame: Frame, width: int, height: int) -> Frame:
