@@ -71,7 +71,6 @@ def main(
     The model is run against the trained network on several frames and written only when both paint
     the same.
     """
-    console = Console(stderr=True)
     try:
         target = output or checkpoint.with_suffix(".onnx")
         precision: Precision = "fp16" if fp16 else "fp32"
@@ -79,9 +78,7 @@ def main(
             checkpoint, target, precision=precision, size=size, style=style, given_frames=frames
         )
     except (ValueError, OSError, StylizeError) as error:
-        console.print(
-            f"stylize-export: error: {error}", style="bold red", soft_wrap=True, markup=False, highlight=False
-        )
+        click.echo(f"stylize-export: error: {error}", err=True)
         sys.exit(1)
     Console().print(_table(results))
     click.echo(f"{target}: {precision}, {target.stat().st_size / 1e6:.2f} MB")

@@ -1,5 +1,6 @@
 """The training loop: repeatable, resumable, safe to kill."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -126,23 +127,40 @@ def test_rejects_cut_checkpoint(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_killed_training_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    tiny_config(tmp_path)  # writes the pictures and weights
-    output = tmp_path / "x.pth"
+def _start_training(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command in its own process, once it has written its first checkpoint."""
+    tiny_config(folder)  # writes the pictures and weights
+    output = folder / "x.pth"
     command = [
-        sys.executable, "-m", "stylize.train.cli", "--style", str(tmp_path / "style.png"),
-        "--data", str(tmp_path / "photos"), "--loss-weights", str(tmp_path / "vgg.pth"), "--crop-px", "64",
+        sys.executable, "-m", "stylize.train.cli", "--style", str(folder / "style.png"),
+        "--data", str(folder / "photos"), "--loss-weights", str(folder / "vgg.pth"), "--crop-px", "64",
         "--num-scales", "1", "--style-size-px", "64", "--style-layers", "relu1_1", "--content-layer", "relu2_1",
-        "--width", "32", "--steps", "100000", "--checkpoint-every", "1", "--preview-every", "0", "-o", str(output),
+        "--width", "32", "--steps", "100000", "--preview-every", "0", "-o", str(output), *arguments,
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 60
-        while not output.exists() and time.monotonic() < deadline:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            time.sleep(0.05)
-        time.sleep(0.3)
-    finally:
-        process.kill()  # SIGKILL: no handler can help
-        process.communicate()
-    assert load_checkpoint(output).step >= 1
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not output.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.05)
+    return process
+
+
+def test_killed_training_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    process = _start_training(tmp_path, "--checkpoint-every", "1")
+    time.sleep(0.3)
+    process.kill()  # SIGKILL: no handler can help
+    process.communicate()
+    assert load_checkpoint(tmp_path / "x.pth").step >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_saves_the_step_it_was_at(tmp_path: Path, number: signal.Signals) -> None:
+    process = _start_training(tmp_path, "--checkpoint-every", "2")
+    first = load_checkpoint(tmp_path / "x.pth").step
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; go on with the same command and --resume" in stderr
+    assert "Traceback" not in stderr
+    assert load_checkpoint(tmp_path / "x.pth").step >= first
+    assert not list(tmp_path.glob(".*partial*"))

@@ -2,13 +2,15 @@
 
 import dataclasses
 import logging
+import signal
 import sys
 import types
 import typing
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import Any, Literal, Self
 
 import click
 import torch
@@ -83,12 +85,10 @@ def main(output: Path, resume: bool, overwrite: bool, device: str | None, **fiel
         _check_paths(config, output, resume=resume, overwrite=overwrite)
         checkpoint = _train_with_progress(config, output, console=console, resume=resume, device=device)
     except KeyboardInterrupt:
-        console.print(
-            f"interrupted; go on with the same command and --resume ({output})", style="yellow", soft_wrap=True
-        )
+        click.echo(f"stylize-train: interrupted; go on with the same command and --resume ({output})", err=True)
         sys.exit(_EXIT_INTERRUPTED)
     except (ValueError, OSError, TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
-        console.print(f"stylize-train: error: {error}", style="bold red", soft_wrap=True, markup=False, highlight=False)
+        click.echo(f"stylize-train: error: {error}", err=True)
         sys.exit(1)
     click.echo(f"{output}: {checkpoint.network} in the style {checkpoint.style!r} after {checkpoint.step} steps")
     click.echo(f"next: stylize-export {output} -o {output.with_suffix('.onnx')}")
@@ -118,10 +118,12 @@ def _train_with_progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console) as bar, _StopBetweenSteps() as stop:
         task = bar.add_task("training", total=1.0, step=0, losses="")
 
         def show(progress: TrainProgress) -> None:
+            if stop.is_asked:
+                raise KeyboardInterrupt
             losses = " ".join(f"{name} {progress.losses[name]:.3f}" for name in _LOSS_NAMES)
             bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
             if not console.is_terminal and progress.step % _STEPS_PER_LOG_LINE == 0:
@@ -130,6 +132,32 @@ def _train_with_progress(
                 )
 
         return train(config, output, resume=resume, on_step=show, device=device)
+
+
+class _StopBetweenSteps:
+    """Turns the first Ctrl-C, or a polite kill, into a wish that is granted at the end of the step.
+
+    Stopped inside a step, some weights would be updated and others not. A second Ctrl-C stops at once,
+    and the checkpoint on disk stays as it was.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._previous: dict[int, Any] = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.is_asked:
+            signal.default_int_handler(number, frame)
+        self.is_asked = True
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

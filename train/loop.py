@@ -135,7 +135,7 @@ def _style_picture(path: Path, short_side_px: int) -> Tensor:
 def train(
     config: TrainConfig, output: Path, *, resume: bool, on_step: Callable[[Progress], None], device: str | None = None
 ) -> Checkpoint:
-    """Train a style and write it to `output` now and then, at the end, and on KeyboardInterrupt.
+    """Train a style and write it to `output` now and then, and at the end.
 
     The data, the initial weights and the order of both depend on the config alone, so on a CPU a
     resumed run ends with the same weights, bit for bit, as an unbroken one of as many steps.
@@ -144,7 +144,7 @@ def train(
         config: the whole run.
         output: the checkpoint; previews go beside it as `<stem>-preview.jpg`.
         resume: continue from `output` if it is there.
-        on_step: called after every step.
+        on_step: called after every step; it may raise KeyboardInterrupt to save and stop there.
         device: `cpu`, `cuda`, ...; None takes CUDA when there is one.
 
     Returns:
@@ -153,7 +153,7 @@ def train(
     Raises:
         ValueError: unreadable style, data, weights, or a checkpoint that does not fit the config.
         TrainingDivergedError: the loss is no longer finite.
-        KeyboardInterrupt: raised again after the checkpoint was written.
+        KeyboardInterrupt: raised by `on_step`, and raised again after the checkpoint was written.
     """
     target_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = _loss_dtype(config, target_device)
@@ -167,35 +167,38 @@ def train(
     preview_pairs = _preview_pairs(pictures, config, target_device)
     started = time.monotonic() - state.elapsed_seconds
     batches = iter(_loader(pictures, config, state.step, target_device))
-    try:
-        while (fraction := _fraction(config, state)) < 1:
-            pairs = FramePair(*(x.to(target_device, non_blocking=True) for x in next(batches)))
-            for group in state.optimizer.param_groups:
-                group["lr"] = config.learning_rate * _schedule(fraction)
-            losses = _step(state, pairs, target, config, _autocast(config, target_device))
-            state.step += 1
-            state.elapsed_seconds = time.monotonic() - started
-            state.losses = _smoothed(state.losses, losses)
-            on_step(
-                Progress(
-                    step=state.step,
-                    fraction=min(1.0, _fraction(config, state)),
-                    elapsed_seconds=state.elapsed_seconds,
-                    losses=state.losses,
-                )
-            )
-            if config.preview_every and state.step % config.preview_every == 0:
-                write_preview(output.with_name(f"{output.stem}-preview.jpg"), state.network, preview_pairs)
-            if state.step % config.checkpoint_every == 0:
-                save_checkpoint(_checkpoint(state, config), output)
-    except KeyboardInterrupt:
-        save_checkpoint(_checkpoint(state, config), output)
-        raise
+    preview = output.with_name(f"{output.stem}-preview.jpg")
+    while (fraction := _fraction(config, state)) < 1:
+        pairs = FramePair(*(x.to(target_device, non_blocking=True) for x in next(batches)))
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(fraction)
+        losses = _step(state, pairs, target, config, _autocast(config, target_device))
+        state.step += 1
+        state.elapsed_seconds = time.monotonic() - started
+        state.losses = _smoothed(state.losses, losses)
+        try:
+            on_step(_progress(state, config))
+        except KeyboardInterrupt:  # between two steps, so that going on from here loses nothing
+            save_checkpoint(_checkpoint(state, config), output)
+            raise
+        if config.preview_every and state.step % config.preview_every == 0:
+            write_preview(preview, state.network, preview_pairs)
+        if state.step % config.checkpoint_every == 0:
+            save_checkpoint(_checkpoint(state, config), output)
     final = _checkpoint(state, config)
     save_checkpoint(final, output)
     if config.preview_every:
-        write_preview(output.with_name(f"{output.stem}-preview.jpg"), state.network, preview_pairs)
+        write_preview(preview, state.network, preview_pairs)
     return final
+
+
+def _progress(state: _State, config: TrainConfig) -> Progress:
+    return Progress(
+        step=state.step,
+        fraction=min(1.0, _fraction(config, state)),
+        elapsed_seconds=state.elapsed_seconds,
+        losses=state.losses or {},
+    )
 
 
 def _step(
