@@ -12,6 +12,7 @@ from stylize.runtime.artifact import Artifact, BuiltinStyle, builtin_styles, ope
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import StylizeError
+from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, Runner, open_runner
 from stylize.runtime.stylizer import Stylizer, stylize_video
@@ -21,6 +22,7 @@ __all__ = [
     "Backend",
     "BuiltinStyle",
     "EncodeOptions",
+    "FinishOptions",
     "ModelContract",
     "RunReport",
     "Runner",

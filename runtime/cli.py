@@ -19,6 +19,7 @@ from stylize.runtime.artifact import builtin_styles, open_artifact
 from stylize.runtime.demo import write_demo_clip
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError, OutputMediaError, StylizeError
+from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend
 from stylize.runtime.stylizer import Stylizer, stylize_video
@@ -66,7 +67,19 @@ class _GroupedCommand(click.Command):
     """Shows the options under headings."""
 
     GROUPS = (
-        ("Model", ("strength", "backend", "threads", "input_range", "list_styles")),
+        ("Model", ("backend", "threads", "input_range", "list_styles")),
+        (
+            "Look",
+            (
+                "strength",
+                "keep_colors",
+                "style_scale",
+                "mask",
+                "mask_feather_px",
+                "fade_in_seconds",
+                "fade_out_seconds",
+            ),
+        ),
         ("Encoding", ("codec", "crf", "preset", "pix_fmt")),
         ("Reporting", ("report_path", "quiet", "verbose")),  # and --version and --help
     )
@@ -89,6 +102,34 @@ class _GroupedCommand(click.Command):
 @click.argument("source", metavar="INPUT")
 @click.argument("target", metavar="OUTPUT", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 source, 1 style.")
+@click.option("--keep-colors", is_flag=True, help="Brightness from the style, colours from the source.")
+@click.option(
+    "--style-scale",
+    type=click.FloatRange(0, 4, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Size at which the network works; 0.5 makes strokes twice as large.",
+)
+@click.option("--mask", metavar="FILE", type=click.Path(path_type=Path), help="Picture or video; white is stylized.")
+@click.option(
+    "--mask-feather", "mask_feather_px", metavar="PX", type=click.FloatRange(0), default=0.0, help="Soften its edges."
+)
+@click.option(
+    "--fade-in",
+    "fade_in_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="From source to style.",
+)
+@click.option(
+    "--fade-out",
+    "fade_out_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="And back at the end.",
+)
 @click.option("--codec", metavar="NAME", help="FFmpeg video encoder.  [default: libx264]")
 @click.option("--crf", type=float, help="Constant quality, lower is better.  [default: 18 for libx264]")
 @click.option("--preset", metavar="NAME", help="Encoder preset, such as veryfast.  [default: the encoder's]")
@@ -119,6 +160,12 @@ def run(
     source: str,
     target: Path,
     strength: float,
+    keep_colors: bool,
+    style_scale: float,
+    mask: Path | None,
+    mask_feather_px: float,
+    fade_in_seconds: float,
+    fade_out_seconds: float,
     codec: str | None,
     crf: float | None,
     preset: str | None,
@@ -140,14 +187,23 @@ def run(
     console = Console(stderr=True)
     _configure_logging(console, quiet=quiet, verbose=verbose)
     options = EncodeOptions(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt)
+    finish = FinishOptions(
+        keep_colors=keep_colors,
+        mask=mask,
+        mask_feather_px=mask_feather_px,
+        fade_in_seconds=fade_in_seconds,
+        fade_out_seconds=fade_out_seconds,
+    )
     artifact = open_artifact(model, input_range=input_range)
     progress = _ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
     with (
-        Stylizer(artifact, backend=Backend(backend), num_threads=threads, strength=strength) as stylizer,
+        Stylizer(
+            artifact, backend=Backend(backend), num_threads=threads, strength=strength, style_scale=style_scale
+        ) as stylizer,
         _demo_or(source) as path,
         progress,
     ):
-        report = stylize_video(stylizer, path, target, encode=options, on_progress=progress.update)
+        report = stylize_video(stylizer, path, target, encode=options, finish=finish, on_progress=progress.update)
     _tell(report, report_path=report_path, console=console, quiet=quiet)
     if report.problems:
         sys.exit(EXIT_DAMAGED_SOURCE)

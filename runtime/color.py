@@ -13,7 +13,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from stylize.runtime.frame import ALPHA_PIX_FMT, PIX_FMT, WHITE, Frame
 
-__all__ = ["Color", "ColorConverter", "color_from_picture"]
+__all__ = ["LUMA_WEIGHTS_BT709", "Color", "ColorConverter", "color_from_picture"]
 
 _UNSPECIFIED: Final = 2  # H.273 code, the same in all three tables
 _BT709: Final = 1
@@ -23,6 +23,19 @@ _BT601_525: Final = 6
 # H.273 MatrixCoefficients -> swscale's table number (libswscale/swscale.h, SWS_CS_*).
 _SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _MATRIX_NAMES: Final = {1: "BT.709", 4: "FCC", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
+
+# H.273 MatrixCoefficients -> Kr and Kb (table 4).
+_KR_KB: Final = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+LUMA_WEIGHTS_BT709: Final = (0.2126, 0.7152, 0.0722)
+"""Shares of red, green and blue in luma."""
+
 _HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 
 # Full chroma interpolation and accurate rounding keep an identity network within 2 code values; the
@@ -51,6 +64,12 @@ class Color:
     def range(self) -> ColorRange:
         """The range as FFmpeg's enum."""
         return ColorRange.JPEG if self.is_full_range else ColorRange.MPEG
+
+    @property
+    def luma_weights(self) -> tuple[float, float, float]:
+        """Shares of red, green and blue in luma, by the matrix."""
+        kr, kb = _KR_KB[self.matrix]
+        return kr, 1 - kr - kb, kb
 
     @property
     def hdr(self) -> str | None:

@@ -18,6 +18,7 @@ from stylize.runtime.color import Color, ColorConverter, color_from_picture
 from stylize.runtime.errors import InputMediaError
 from stylize.runtime.frame import Frame
 from stylize.runtime.picture_filter import PictureFilter
+from stylize.runtime.selection import seconds_from_text
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
 
@@ -51,6 +52,8 @@ class VideoInfo:
     """Pixel format of the source."""
     num_frames: int | None = None
     """As the container declares, None when it does not."""
+    duration_seconds: float | None = None
+    """From the first frame's start to the last one's end as the container declares, None when it does not."""
     decoder: str = ""
     """FFmpeg's decoder in use."""
 
@@ -127,6 +130,17 @@ class Decoder:
     @property
     def _frame_rate(self) -> Fraction:
         return self.video_stream.average_rate or self.video_stream.guessed_rate or _DEFAULT_RATE
+
+    @property
+    def _announced_seconds(self) -> float | None:
+        stream = self.video_stream
+        if stream.duration is not None:
+            return float(stream.duration * self._time_base)
+        try:
+            # Matroska states the length of a track in a tag, and in its header that of the longest.
+            return float(seconds_from_text(stream.metadata["DURATION"]))
+        except (KeyError, ValueError):
+            return self.container.duration / av.time_base if self.container.duration is not None else None
 
     def _choose_video(self) -> VideoStream:
         """The main video: never a cover picture."""
@@ -224,6 +238,7 @@ class Decoder:
             sample_aspect_ratio=aspect,
             pix_fmt=picture.format.name,
             num_frames=stream.frames or None,
+            duration_seconds=self._announced_seconds,
             decoder=stream.codec_context.codec.name,
         )
 

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.contract import ModelContract
-from stylize.runtime.errors import BackendError, OptionError
+from stylize.runtime.errors import OptionError
+from stylize.runtime.finish import Finish
 from stylize.runtime.frame import WHITE, Frame
 from stylize.runtime.runner import HostArray, HostRunner
 
@@ -14,6 +15,8 @@ __all__ = ["MIN_SIDE_PX", "NetworkPass", "reflect_pad"]
 # Style networks mirror the border inside too, up to 4 px at their widest kernel and 1 px at a quarter of
 # the size; a plane of fewer than 5 or 8 px has nothing to mirror. 32 covers eighths as well.
 MIN_SIDE_PX = 32
+# Sixteen times the pixels; above, strokes are finer than the frame can show.
+_MAX_STYLE_SCALE = 4.0
 
 
 class NetworkPass:
@@ -23,44 +26,54 @@ class NetworkPass:
     Not thread-safe.
     """
 
-    def __init__(self, runner: HostRunner, *, strength: float = 1.0) -> None:
+    def __init__(self, runner: HostRunner, *, style_scale: float = 1.0) -> None:
         """Use `runner`, which is active and stays the caller's.
 
         Args:
             runner: the network.
-            strength: 0 shows the source, 1 the network's picture, in between a blend.
+            style_scale: size of the picture the network sees over that of the frame. The network's strokes
+                have a size of their own in pixels: at 0.5 they come out twice as large, at 2 half as large.
 
         Raises:
-            OptionError: strength outside [0, 1].
+            OptionError: a style scale that is not above 0, or that a network of one fixed size cannot have.
         """
-        if not 0.0 <= strength <= 1.0:
-            raise OptionError(f"strength {strength} is outside 0..1")
+        if not 0.0 < style_scale <= _MAX_STYLE_SCALE:
+            raise OptionError(f"style scale {style_scale} is outside 0..{_MAX_STYLE_SCALE:g}, 0 excluded")
+        if style_scale != 1.0 and runner.contract.fixed_size is not None:
+            width, height = runner.contract.fixed_size
+            raise OptionError(f"--style-scale: this model runs at {width}x{height} only; drop the option")
         self._runner = runner
-        self._strength = strength
+        self._style_scale = style_scale
         self._converter = ColorConverter()
         self._source = self._target = _buffer(runner.contract, 0, 0)
         self._result_CHW = np.empty((3, 0, 0), np.float32)
 
-    def stylize(self, frame: Frame) -> None:
-        """Replace the pixels of `frame` by their stylized version; its time and alpha stay.
+    def stylize(self, frame: Frame, *, finish: Finish) -> None:
+        """Replace the pixels of `frame` by their stylized version as `finish` shows it; its time and alpha stay.
 
         Raises:
             BackendError: the network failed, or returned values that are not numbers.
         """
-        if self._strength == 0.0:
+        weight = finish.weight(frame)
+        if not np.any(weight):
             return
-        fixed = self._runner.contract.fixed_size
-        size = _fitting(frame, fixed) if fixed is not None else (frame.width, frame.height)
+        size = self._working_size(frame)
         if size == (frame.width, frame.height):
             self._infer(frame)
-            _store(self._result_CHW, frame, strength=self._strength)
+            finish.store(self._result_CHW, frame, weight=weight)
             return
-        # A network of one size only: shrink or enlarge to fit inside, and back.
         fitted = self._converter.resized_frame(frame, width=size[0], height=size[1])
         self._infer(fitted)
-        _store(self._result_CHW, fitted, strength=1.0)
+        Finish().store(self._result_CHW, fitted, weight=1.0)
         restored = self._converter.resized_frame(fitted, width=frame.width, height=frame.height)
-        _store(np.stack(restored.planes).astype(np.float32), frame, strength=self._strength)
+        finish.store(np.stack(restored.planes).astype(np.float32), frame, weight=weight)
+
+    def _working_size(self, frame: Frame) -> tuple[int, int]:
+        """Width and height in pixels at which the network sees `frame`."""
+        fixed = self._runner.contract.fixed_size
+        if fixed is not None:
+            return _fitting(frame, fixed)
+        return max(1, round(frame.width * self._style_scale)), max(1, round(frame.height * self._style_scale))
 
     def _infer(self, frame: Frame) -> None:
         """Run the network; `self._result_CHW` holds the result in [0, WHITE], not clipped."""
@@ -100,20 +113,6 @@ def _fitting(frame: Frame, fixed: tuple[int, int]) -> tuple[int, int]:
     """The largest (width, height) of the frame's proportions inside `fixed`."""
     scale = min(fixed[0] / frame.width, fixed[1] / frame.height)
     return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-
-
-def _store(result_CHW: NDArray[np.float32], frame: Frame, *, strength: float) -> None:
-    """Write a picture in [0, WHITE] into `frame`, blended with what is there; `result_CHW` is spoiled."""
-    np.clip(result_CHW, 0, WHITE, out=result_CHW)
-    with np.errstate(invalid="raise"):
-        for plane, result in zip(frame.planes, result_CHW, strict=True):
-            if strength < 1.0:
-                result *= np.float32(strength)
-                result += plane * np.float32(1 - strength)
-            try:
-                np.copyto(plane, result, casting="unsafe")
-            except FloatingPointError as error:
-                raise BackendError("the network returned values that are not numbers (NaN)") from error
 
 
 def reflect_pad(planes_CHW: HostArray, *, width: int, height: int) -> None:

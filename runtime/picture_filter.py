@@ -7,7 +7,7 @@ import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer, Type
 
-__all__ = ["PictureFilter", "upright_filters"]
+__all__ = ["PictureFilter", "build_graph", "upright_filters"]
 
 # bwdif, one picture out per picture in, only where the picture says it is interlaced.
 _DEINTERLACE: Final = ("bwdif", "mode=send_frame:deint=interlaced")
@@ -49,7 +49,7 @@ class PictureFilter:
         finished: list[av.VideoFrame] = []
         if key != self._key:
             finished = self.flush()
-            self._graph, self._key = (_build(picture, filters) if filters else None), key
+            self._graph, self._key = (build_graph(picture, filters) if filters else None), key
         if self._graph is None:
             return [*finished, picture]
         self._graph.vpush(picture)
@@ -86,14 +86,8 @@ def upright_filters(picture: av.VideoFrame) -> tuple[tuple[str, str], ...]:
     return (("transpose", f"dir={direction.get((b > 0, c > 0), 'clock_flip')}"),)
 
 
-def _with_named_side_data(picture: av.VideoFrame) -> av.VideoFrame:
-    """The same picture without the kinds of side data that PyAV cannot name."""
-    graph = _build(picture, tuple(("sidedata", f"mode=delete:type={number}") for number in _UNNAMED_SIDE_DATA))
-    graph.vpush(picture)
-    return graph.vpull()
-
-
-def _build(picture: av.VideoFrame, filters: tuple[tuple[str, str], ...]) -> Graph:
+def build_graph(picture: av.VideoFrame, filters: tuple[tuple[str, str], ...]) -> Graph:
+    """A chain of FFmpeg's filters, given as (name, arguments), for pictures like this one; passive."""
     graph = Graph()
     source = graph.add(
         "buffer",
@@ -103,6 +97,13 @@ def _build(picture: av.VideoFrame, filters: tuple[tuple[str, str], ...]) -> Grap
     nodes = [source, *(graph.add(name, arguments) for name, arguments in filters), graph.add("buffersink")]
     graph.link_nodes(*nodes).configure()
     return graph
+
+
+def _with_named_side_data(picture: av.VideoFrame) -> av.VideoFrame:
+    """The same picture without the kinds of side data that PyAV cannot name."""
+    graph = build_graph(picture, tuple(("sidedata", f"mode=delete:type={number}") for number in _UNNAMED_SIDE_DATA))
+    graph.vpush(picture)
+    return graph.vpull()
 
 
 def _pull(graph: Graph) -> list[av.VideoFrame]:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.decode import Decoder
 from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import OptionError, OutputMismatchError
+from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import Frame
 from stylize.runtime.network_pass import NetworkPass
 from stylize.runtime.partial_file import PartialFile
@@ -39,6 +41,7 @@ class Stylizer:
         backend: Backend = Backend.ONNXRUNTIME,
         num_threads: int = 0,
         strength: float = 1.0,
+        style_scale: float = 1.0,
     ) -> None:
         """Load `model`.
 
@@ -47,17 +50,19 @@ class Stylizer:
             backend: what executes the network.
             num_threads: threads for the network; 0 leaves the choice to the backend.
             strength: 0 shows the source, 1 the style, in between a blend.
+            style_scale: size of the picture the network sees over that of the frame; below 1 strokes grow.
 
         Raises:
             ArtifactError: no such file or style, or not a model.
             BackendUnavailableError: the backend's package is missing.
-            OptionError: strength outside [0, 1].
+            OptionError: strength outside [0, 1], or a style scale this model cannot have.
         """
         self.artifact = model if isinstance(model, Artifact) else open_artifact(model)
         self.strength = strength
+        self._finish = Finish(strength=strength)
         self._runner = open_runner(self.artifact, backend=backend, num_threads=num_threads)
+        self._pass = NetworkPass(self._runner, style_scale=style_scale)
         self._runner.activate()
-        self._pass = NetworkPass(self._runner, strength=strength)
 
     @property
     def backend(self) -> str:
@@ -86,13 +91,13 @@ class Stylizer:
             target[:] = frame.to_array()
         return stylized_NHWC
 
-    def stylize(self, frame: Frame) -> None:
-        """Replace the pixels of `frame` in place.
+    def stylize(self, frame: Frame, *, finish: Finish | None = None) -> None:
+        """Replace the pixels of `frame` in place, as `finish` shows them; by default all at the own strength.
 
         Raises:
             BackendError: the network failed.
         """
-        self._pass.stylize(frame)
+        self._pass.stylize(frame, finish=finish or self._finish)
 
     def close(self) -> None:
         """Free the model."""
@@ -113,6 +118,7 @@ def stylize_video(
     target: str | Path,
     *,
     encode: EncodeOptions | None = None,
+    finish: FinishOptions | None = None,
     on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> RunReport:
     """Stylize a video with its sound, or a picture, from file to file.
@@ -126,6 +132,7 @@ def stylize_video(
         source: a path or address FFmpeg reads.
         target: a video or picture file; its suffix names the format.
         encode: how to encode a video.
+        finish: where, when and how the style shows.
         on_progress: called with frames done and frames expected, the latter None when unknown; from
             another thread.
 
@@ -135,19 +142,24 @@ def stylize_video(
     target = Path(target)
     if not isinstance(model, Stylizer):
         with Stylizer(model) as stylizer:
-            return stylize_video(stylizer, source, target, encode=encode, on_progress=on_progress)
+            return stylize_video(stylizer, source, target, encode=encode, finish=finish, on_progress=on_progress)
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise OptionError(f"{target} is the input itself: choose another output")
     started = time.perf_counter()
-    with Decoder(source) as decoder, PartialFile(target) as output:
+    with (
+        Decoder(source) as decoder,
+        Finish(finish, strength=model.strength, info=decoder.info) as finisher,
+        PartialFile(target) as output,
+    ):
+        network = partial(model.stylize, finish=finisher)
         logger.info("%s: %s", source, decoder.info)
         logger.info("%s by %s", model.artifact.contract, model.backend)
         if target.suffix.lower() in STILL_SUFFIXES:
-            result = _render_still(model, decoder, output)
+            result = _render_still(network, decoder, output)
         else:
             total = decoder.info.num_frames
             result = _render_video(
-                model, decoder, output, encode or EncodeOptions(), lambda done: on_progress(done, total)
+                network, decoder, output, encode or EncodeOptions(), lambda done: on_progress(done, total)
             )
         output.commit()
     for problem in decoder.problems:
@@ -168,7 +180,7 @@ def stylize_video(
         encoder=result.encoder,
         color=decoder.info.color.description,
         strength=model.strength,
-        notes=(*decoder.notes, *result.notes),
+        notes=(*decoder.notes, *finisher.notes, *result.notes),
         problems=tuple(decoder.problems),
     )
 
@@ -184,27 +196,27 @@ class _Result:
 
 
 def _render_video(
-    stylizer: Stylizer,
+    network: Callable[[Frame], None],
     decoder: Decoder,
     output: PartialFile,
     options: EncodeOptions,
     on_frame: Callable[[int], None],
 ) -> _Result:
     with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
-        seconds = run_pipeline(decoder, network=stylizer.stylize, sink=encoder.write, on_frame=on_frame)
+        seconds = run_pipeline(decoder, network=network, sink=encoder.write, on_frame=on_frame)
     if encoder.num_frames != decoder.num_frames:
         raise OutputMismatchError(f"{output.target}: {encoder.num_frames} of {decoder.num_frames} frames encoded")
     encoder.check()
     return _Result(encoder.size, encoder.description, seconds, tuple(encoder.notes))
 
 
-def _render_still(stylizer: Stylizer, decoder: Decoder, output: PartialFile) -> _Result:
+def _render_still(network: Callable[[Frame], None], decoder: Decoder, output: PartialFile) -> _Result:
     """Render the one frame of a picture in the calling thread."""
     frames = list(islice((item for item in decoder if isinstance(item, Frame)), 2))
     if len(frames) > 1:
         raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4 or .mkv")
     started = time.perf_counter()
-    stylizer.stylize(frames[0])
+    network(frames[0])
     seconds = StageSeconds(network=time.perf_counter() - started)
     write_still(frames[0], output)
     return _Result((frames[0].width, frames[0].height), still_description(output.target.suffix), seconds)
