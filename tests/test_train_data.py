@@ -64,8 +64,19 @@ def test_cutouts_move_on_their_own_and_hide_the_background(pictures: PictureFold
         assert background.any()
 
 
+def test_compressed_frames_show_blocks_that_the_losses_do_not_see(pictures: PictureFolder) -> None:
+    plain = _pairs(pictures, static_share=1.0, gain=0.0, noise=0.0, compressed_share=0.0)
+    assert all(torch.equal(pair.current, pair.current_clean) for pair in plain)
+    for pair in _pairs(pictures, static_share=1.0, gain=0.0, noise=0.0, compressed_share=1.0):
+        assert torch.equal(pair.previous_clean, pair.current_clean)
+        error = (pair.current - pair.current_clean).abs()
+        assert 0.001 < error.mean() < 0.1
+        # JPEG of the right channel order keeps the colours.
+        torch.testing.assert_close(pair.current.mean((1, 2)), pair.current_clean.mean((1, 2)), rtol=0, atol=0.02)
+
+
 def test_light_and_noise_stay_within_their_limits(pictures: PictureFolder) -> None:
-    for pair in _pairs(pictures, static_share=1.0, gain=0.05, noise=0.01):
+    for pair in _pairs(pictures, static_share=1.0, gain=0.05, noise=0.01, compressed_share=0.0):
         ratio = pair.current_clean.mean() / pair.previous_clean.mean()
         assert 0.94 < ratio < 1.06
         assert (pair.current - pair.current_clean).std() < 0.0101

@@ -30,6 +30,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _NUM_CACHED_PICTURES = 512  # about 230 MB of 481x321 pictures
 _SCENE_SIZE = (384, 512)  # height, width
 _NUM_SCENES = 10_000  # drawn when asked for
+_JPEG_QUALITY = (30, 95)  # from visible 8x8 blocks, as in web video, to hardly any
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -111,11 +112,11 @@ class FramePair(NamedTuple):
     """Two successive frames with the exact motion between them; stacked along N in a batch."""
 
     previous: Tensor
-    """(3, H, W) float32 RGB in [0, 1], with sensor noise: what the network sees."""
+    """(3, H, W) float32 RGB in [0, 1], with sensor noise and codec blocks: what the network sees."""
     current: Tensor
     """The next frame, as `previous`."""
     previous_clean: Tensor
-    """`previous` without the noise: what the losses compare."""
+    """`previous` as drawn: what the losses compare."""
     current_clean: Tensor
     flow: Tensor
     """(2, H, W): (dx, dy) in pixels from the current frame's grid into the previous frame."""
@@ -140,6 +141,8 @@ class MotionRange:
     """Largest relative change of brightness between the frames."""
     noise: float = 0.02
     """Largest standard deviation of the sensor noise."""
+    compressed_share: float = 0.5
+    """Share of pairs whose frames went through a lossy codec, each on its own, as video has."""
 
 
 @dataclass(frozen=True)
@@ -190,15 +193,17 @@ class FramePairs(Dataset[FramePair]):
         gain = 1 + rng.uniform(-1, 1) * self._motion.gain
         current = (current * gain).clamp(0, 1)
         sigma = rng.uniform(0, self._motion.noise)
-        noise = torch.from_numpy(rng.normal(0, sigma, (2, *previous.shape[1:])).astype(np.float32))
-        return FramePair(
-            (previous[0] + noise[0]).clamp(0, 1),
-            (current[0] + noise[1]).clamp(0, 1),
-            previous[0],
-            current[0],
-            flow,
-            visible,
-        )
+        seen = [self._as_filmed(rng, frame[0], sigma) for frame in (previous, current)]
+        if rng.uniform() < self._motion.compressed_share:
+            quality = int(rng.integers(*_JPEG_QUALITY))
+            seen = [_through_codec(frame, quality) for frame in seen]
+        return FramePair(seen[0], seen[1], previous[0], current[0], flow, visible)
+
+    @staticmethod
+    def _as_filmed(rng: np.random.Generator, clean_3HW: Tensor, sigma: float) -> Tensor:
+        """The frame with grey sensor noise."""
+        noise = rng.normal(0, sigma, (1, *clean_3HW.shape[1:])).astype(np.float32)
+        return (clean_3HW + torch.from_numpy(noise)).clamp(0, 1)
 
     def _texture(self, rng: np.random.Generator) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """A random picture, and the map from crop positions into it."""
@@ -297,6 +302,19 @@ class FramePairs(Dataset[FramePair]):
             flow = torch.where(covers, source - self._grid, flow)
             visible = torch.where(covers, own_visible, visible)
         return flow[0], visible[0].float()
+
+
+def _through_codec(frame_3HW: Tensor, quality: int) -> Tensor:
+    """The frame after JPEG: its 8x8 transform blocks are those of video codecs' intra frames.
+
+    Without them in training, a network paints the block edges of real clips as strokes, and they
+    change with every frame.
+    """
+    bgr = (frame_3HW.flip(0) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return torch.from_numpy(decoded).permute(2, 0, 1).flip(0).float() / 255
 
 
 def _affine(
