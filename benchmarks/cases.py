@@ -69,8 +69,8 @@ class ModelUnderTest:
 
     @property
     def precision(self) -> str:
-        """Element type of the network."""
-        return self.stylizer.artifact.contract.precision
+        """What the network is computed in."""
+        return self.stylizer.precision
 
     @property
     def identity(self) -> tuple[str, str, str]:

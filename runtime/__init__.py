@@ -14,13 +14,14 @@ from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import StylizeError
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
-from stylize.runtime.runner import Backend, Runner, open_runner
+from stylize.runtime.runner import Backend, ComputePrecision, Runner, open_runner
 from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = [
     "Artifact",
     "Backend",
     "BuiltinStyle",
+    "ComputePrecision",
     "EncodeOptions",
     "FinishOptions",
     "ModelContract",

@@ -21,7 +21,7 @@ from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError, OutputMediaError, StylizeError
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
-from stylize.runtime.runner import Backend
+from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = ["main"]
@@ -67,7 +67,7 @@ class _GroupedCommand(click.Command):
     """Shows the options under headings."""
 
     GROUPS = (
-        ("Model", ("backend", "threads", "input_range", "list_styles")),
+        ("Model", ("backend", "precision", "threads", "input_range", "list_styles")),
         (
             "Look",
             (
@@ -137,9 +137,16 @@ class _GroupedCommand(click.Command):
 @click.option(
     "--backend",
     type=click.Choice([backend.value for backend in Backend]),
-    default=Backend.ONNXRUNTIME.value,
+    default=Backend.AUTO.value,
     show_default=True,
-    help="What executes the network.",
+    help="What executes the network; auto: OpenVINO where installed, else ONNX Runtime.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice([precision.value for precision in ComputePrecision]),
+    default=ComputePrecision.AUTO.value,
+    show_default=True,
+    help="What it is computed in; auto: bf16 where backend and CPU have it.",
 )
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the network; 0: one per core.")
 @click.option("--input-range", type=_Range(), help="Black and white of a foreign model, such as 0..255.")
@@ -171,6 +178,7 @@ def run(
     preset: str | None,
     pix_fmt: str | None,
     backend: str,
+    precision: str,
     threads: int,
     input_range: tuple[float, float] | None,
     report_path: str | None,
@@ -198,7 +206,12 @@ def run(
     progress = _ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
     with (
         Stylizer(
-            artifact, backend=Backend(backend), num_threads=threads, strength=strength, style_scale=style_scale
+            artifact,
+            backend=Backend(backend),
+            num_threads=threads,
+            precision=ComputePrecision(precision),
+            strength=strength,
+            style_scale=style_scale,
         ) as stylizer,
         _demo_or(source) as path,
         progress,

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from enum import StrEnum
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import ModelContract
+from stylize.runtime.errors import OptionError
 
-__all__ = ["Backend", "HostArray", "HostRunner", "Runner", "open_runner"]
+__all__ = ["Backend", "ComputePrecision", "HostArray", "HostRunner", "Runner", "automatic_backend", "open_runner"]
 
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 """A C-contiguous array in host memory, of the type the contract's `precision` names."""
@@ -22,7 +24,23 @@ BufferT = TypeVar("BufferT")
 class Backend(StrEnum):
     """What executes the network."""
 
+    AUTO = "auto"
+    """The fastest one installed; see `automatic_backend`."""
+    OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
+
+
+class ComputePrecision(StrEnum):
+    """What a backend on the CPU computes convolutions in, whatever type the model file stores."""
+
+    AUTO = "auto"
+    """The fastest that keeps the picture: bf16 where backend and CPU have it, else the model's own.
+
+    Against float32 a trained `fast` style keeps 64.8 dB PSNR in bf16 (largest error 3.4 of 255), in half
+    the time.
+    """
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 class Runner(ABC, Generic[BufferT]):
@@ -44,7 +62,12 @@ class Runner(ABC, Generic[BufferT]):
     @property
     @abstractmethod
     def description(self) -> str:
-        """Backend, version and device really in use, for the report."""
+        """Backend, version, device and precision really in use, for the report."""
+
+    @property
+    def precision(self) -> str:
+        """What the network is really computed in, for example `fp32`."""
+        return self.contract.precision
 
     @abstractmethod
     def activate(self) -> None:
@@ -88,19 +111,42 @@ HostRunner: TypeAlias = Runner[HostArray]
 """A runner that takes NumPy arrays and `cuda_stream=None`."""
 
 
-def open_runner(artifact: Artifact, *, backend: Backend = Backend.ONNXRUNTIME, num_threads: int = 0) -> HostRunner:
+def automatic_backend() -> tuple[Backend, str]:
+    """What `Backend.AUTO` stands for on this machine, and why it is not the faster one; else an empty text."""
+    if find_spec("openvino") is None:
+        return Backend.ONNXRUNTIME, "OpenVINO is not installed"
+    return Backend.OPENVINO, ""
+
+
+def open_runner(
+    artifact: Artifact,
+    *,
+    backend: Backend = Backend.AUTO,
+    num_threads: int = 0,
+    precision: ComputePrecision = ComputePrecision.AUTO,
+) -> HostRunner:
     """A runner for `artifact`, not yet active; imports only the chosen backend.
 
     Args:
         artifact: the model.
         backend: what executes it.
         num_threads: threads for one pass; 0 leaves the choice to the backend.
+        precision: what it is computed in.
 
     Raises:
         BackendUnavailableError: the backend's package is not installed.
+        OptionError: the backend does not compute in `precision`.
     """
-    match backend:
-        case Backend.ONNXRUNTIME:
-            from stylize.runtime.runner_onnxruntime import OnnxRuntimeRunner
+    if backend == Backend.AUTO:
+        backend, _ = automatic_backend()
+    if backend == Backend.OPENVINO:
+        from stylize.runtime.runner_openvino import OpenVinoRunner
 
-            return OnnxRuntimeRunner(artifact, num_threads=num_threads)
+        return OpenVinoRunner(artifact, num_threads=num_threads, precision=precision)
+    if precision == ComputePrecision.BF16:
+        raise OptionError(
+            "ONNX Runtime does not compute in bf16 on a CPU: choose --backend openvino or --precision fp32"
+        )
+    from stylize.runtime.runner_onnxruntime import OnnxRuntimeRunner
+
+    return OnnxRuntimeRunner(artifact, num_threads=num_threads)

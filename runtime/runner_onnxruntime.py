@@ -39,8 +39,8 @@ class OnnxRuntimeRunner(Runner[HostArray]):
 
     @property
     def description(self) -> str:
-        """For example `ONNX Runtime 1.31.1, CPU`."""
-        return f"ONNX Runtime {self._onnxruntime.__version__}, CPU"
+        """For example `ONNX Runtime 1.31.1, CPU, fp32`."""
+        return f"ONNX Runtime {self._onnxruntime.__version__}, CPU, {self.precision}"
 
     def activate(self) -> None:
         """Load the model; see `Runner.activate`."""

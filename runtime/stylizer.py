@@ -23,7 +23,7 @@ from stylize.runtime.network_pass import NetworkPass
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.pipeline import StageSeconds, run_pipeline
 from stylize.runtime.report import RunReport
-from stylize.runtime.runner import Backend, open_runner
+from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend, open_runner
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
 
 __all__ = ["Stylizer", "stylize_video"]
@@ -38,8 +38,9 @@ class Stylizer:
         self,
         model: str | Path | Artifact,
         *,
-        backend: Backend = Backend.ONNXRUNTIME,
+        backend: Backend = Backend.AUTO,
         num_threads: int = 0,
+        precision: ComputePrecision = ComputePrecision.AUTO,
         strength: float = 1.0,
         style_scale: float = 1.0,
     ) -> None:
@@ -49,25 +50,33 @@ class Stylizer:
             model: an ONNX file, the name of a built-in style, or an opened artifact.
             backend: what executes the network.
             num_threads: threads for the network; 0 leaves the choice to the backend.
+            precision: what the network is computed in.
             strength: 0 shows the source, 1 the style, in between a blend.
             style_scale: size of the picture the network sees over that of the frame; below 1 strokes grow.
 
         Raises:
             ArtifactError: no such file or style, or not a model.
-            BackendUnavailableError: the backend's package is missing.
-            OptionError: strength outside [0, 1], or a style scale this model cannot have.
+            BackendUnavailableError: the backend's package is missing, or the CPU lacks the precision.
+            OptionError: strength outside [0, 1], a style scale this model or a precision this backend cannot have.
         """
         self.artifact = model if isinstance(model, Artifact) else open_artifact(model)
         self.strength = strength
         self._finish = Finish(strength=strength)
-        self._runner = open_runner(self.artifact, backend=backend, num_threads=num_threads)
+        self._runner = open_runner(self.artifact, backend=backend, num_threads=num_threads, precision=precision)
+        self._backend_reason = automatic_backend()[1] if backend == Backend.AUTO else ""
         self._pass = NetworkPass(self._runner, style_scale=style_scale)
         self._runner.activate()
 
     @property
     def backend(self) -> str:
-        """Backend, version and device really in use."""
-        return self._runner.description
+        """Backend, version, device and precision really in use, and why not the fastest one."""
+        reason = f" ({self._backend_reason})" if self._backend_reason else ""
+        return self._runner.description + reason
+
+    @property
+    def precision(self) -> str:
+        """What the network is really computed in, for example `fp32`."""
+        return self._runner.precision
 
     def run(self, frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Stylize pictures.

@@ -11,7 +11,7 @@ import stylize.runtime
 
 FOLDER = Path(stylize.runtime.__file__).parent
 ALLOWED = {"av", "click", "numpy", "rich"}
-LAZY = {"onnxruntime"}
+LAZY = {"onnxruntime", "openvino"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)

@@ -41,3 +41,41 @@ def write_affine(
         helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
     onnx.save(model, path)
     return path
+
+
+def write_convolutions(path: Path, *, opset_domain: str = "", stride: int = 1) -> Path:
+    """Write a small network of convolutions and an instance norm with random weights, output in [0, 1].
+
+    Args:
+        path: where to.
+        opset_domain: of the last operator; any but "" makes the model one that no backend knows.
+        stride: of the first convolution; 2 makes the output half the size of the input.
+    """
+    contract = ModelContract(network="convolutions", style=path.stem, size_multiple=2)
+    rng = np.random.default_rng(0)
+    width = 16
+    weights = {
+        "first": rng.normal(0, 0.2, (width, 3, 3, 3)),
+        "second": rng.normal(0, 0.1, (3, width, 3, 3)),
+        "scale": np.ones(width),
+        "bias": np.zeros(width),
+    }
+    convolution = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["frame", "first"], ["features"], strides=[stride, stride], **convolution),
+            helper.make_node("InstanceNormalization", ["features", "scale", "bias"], ["normal"]),
+            helper.make_node("Relu", ["normal"], ["positive"]),
+            helper.make_node("Conv", ["positive", "second"], ["open"], **convolution),
+            helper.make_node("Sigmoid", ["open"], ["stylized"], domain=opset_domain),
+        ],
+        "convolutions",
+        [helper.make_tensor_value_info("frame", TensorProto.FLOAT, ("N", 3, "H", "W"))],
+        [helper.make_tensor_value_info("stylized", TensorProto.FLOAT, ("N", 3, "height", "width"))],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    domains = {"", opset_domain}
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(name, 17) for name in domains], ir_version=9)
+    helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    onnx.save(model, path)
+    return path

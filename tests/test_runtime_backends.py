@@ -1,0 +1,178 @@
+"""Every backend keeps the runner's contract, and they agree with each other."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.networks import write_affine, write_convolutions
+from stylize.runtime import (
+    Backend,
+    ComputePrecision,
+    ModelContract,
+    Stylizer,
+    open_artifact,
+    open_runner,
+    stylize_video,
+)
+from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError, OptionError
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+BACKENDS = [Backend.ONNXRUNTIME, pytest.param(Backend.OPENVINO, marks=needs_openvino)]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_convolutions(tmp_path_factory.mktemp("model") / "convolutions.onnx")
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape[-1]).random(shape, dtype=np.float32)
+
+
+def run(
+    path: Path, *batches: np.ndarray, backend: Backend, precision: ComputePrecision = ComputePrecision.AUTO
+) -> list[np.ndarray]:
+    """What one runner makes of each batch, one after the other."""
+    results = [np.empty_like(batch) for batch in batches]
+    with open_runner(open_artifact(path), backend=backend, precision=precision) as runner:
+        for source, target in zip(batches, results, strict=True):
+            runner.enqueue(source, target=target, cuda_stream=None)
+    return results
+
+
+def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(first - second, dtype=np.float64).mean()))
+
+
+def has_bf16() -> bool:
+    from openvino import Core
+
+    return "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_runner_takes_any_batch_and_size(backend: Backend, tmp_path: Path) -> None:
+    negative = write_affine(tmp_path / "negative.onnx", scale=-1, offset=1)
+    batches = [noise(1, 3, 32, 48), noise(3, 3, 40, 36), noise(1, 3, 32, 48)]
+    for source, result in zip(batches, run(negative, *batches, backend=backend), strict=True):
+        assert np.array_equal(result, 1 - source)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_half_precision_files_and_both_layouts(layout: str, backend: Backend, tmp_path: Path) -> None:
+    contract = ModelContract(network="affine", style="half", size_multiple=4, precision="fp16", layout=layout)
+    shape = ("N", 3, "H", "W") if layout == "NCHW" else ("N", "H", "W", 3)
+    model = write_affine(tmp_path / "half.onnx", contract=contract, elem_type=10, shape=shape)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 20, 24, 3), dtype=np.uint8)
+    with Stylizer(model, backend=backend) as stylizer:
+        assert np.array_equal(stylizer.run(frames), frames)
+
+
+@needs_openvino
+def test_backends_agree_in_float32(network: Path) -> None:
+    batches = [noise(1, 3, 34, 46), noise(1, 3, 64, 48)]
+    expected = run(network, *batches, backend=Backend.ONNXRUNTIME)
+    got = run(network, *batches, backend=Backend.OPENVINO, precision=ComputePrecision.FP32)
+    for first, second in zip(expected, got, strict=True):
+        # Sums of 144 products of order 1 in another order, each rounded to 2**-24.
+        assert np.abs(first - second).max() < 2e-6
+
+
+@needs_openvino
+def test_bf16_is_really_used_and_close(network: Path) -> None:
+    if not has_bf16():
+        pytest.skip("this CPU has no bf16 instructions")
+    frame = noise(1, 3, 64, 96)
+    exact, rounded, automatic = (
+        run(network, frame, backend=Backend.OPENVINO, precision=precision)[0]
+        for precision in (ComputePrecision.FP32, ComputePrecision.BF16, ComputePrecision.AUTO)
+    )
+    assert np.array_equal(rounded, automatic)
+    # 8 bits of mantissa: far from float32's 140 dB, well above the 40 dB promised.
+    assert 45 < psnr_db(exact, rounded) < 80
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_repeated_passes_are_equal_bit_for_bit(backend: Backend, network: Path) -> None:
+    frame = noise(1, 3, 120, 160)
+    first, *others = run(network, *[frame] * 5, backend=backend) + run(network, frame, backend=backend)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_repeated_renderings_are_equal_bit_for_bit(backend: Backend, network: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", ClipSpec())
+    with Stylizer(network, backend=backend) as stylizer:
+        reports = [stylize_video(stylizer, source, tmp_path / f"{name}.mp4") for name in "ab"]
+    assert reports[0].backend == reports[1].backend
+    for first, second in zip(read_frames(tmp_path / "a.mp4"), read_frames(tmp_path / "b.mp4"), strict=True):
+        assert np.array_equal(first, second)
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", [ComputePrecision.AUTO, ComputePrecision.FP32])
+def test_openvino_is_taken_where_installed(precision: ComputePrecision, network: Path) -> None:
+    with Stylizer(network, precision=precision) as stylizer:
+        expected = "bf16" if precision == ComputePrecision.AUTO and has_bf16() else "fp32"
+        assert stylizer.precision == expected
+        assert stylizer.backend.startswith("OpenVINO 20")
+        assert stylizer.backend.endswith(f", CPU, {expected}")
+
+
+def test_without_openvino_the_report_says_so(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylize.runtime.runner.find_spec", lambda _name: None)
+    with Stylizer(network) as stylizer:
+        assert stylizer.precision == "fp32"
+        assert stylizer.backend.startswith("ONNX Runtime ")
+        assert stylizer.backend.endswith("CPU, fp32 (OpenVINO is not installed)")
+
+
+@pytest.mark.parametrize(("backend", "extra"), [(Backend.ONNXRUNTIME, "cpu"), (Backend.OPENVINO, "openvino")])
+def test_rejects_a_missing_backend(
+    backend: Backend, extra: str, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, backend.value, None)
+    with pytest.raises(BackendUnavailableError, match=rf"pip install 'stylize\[{extra}\]'"):
+        open_runner(open_artifact(network), backend=backend)
+
+
+def test_rejects_bf16_on_onnxruntime(network: Path) -> None:
+    with pytest.raises(OptionError, match="--backend openvino or --precision fp32"):
+        open_runner(open_artifact(network), backend=Backend.ONNXRUNTIME, precision=ComputePrecision.BF16)
+
+
+@needs_openvino
+def test_rejects_bf16_on_a_cpu_without_it(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = {"OPTIMIZATION_CAPABILITIES": ["FP32", "INT8"], "FULL_DEVICE_NAME": "Old CPU"}
+    old_cpu = SimpleNamespace(get_property=lambda _device, name: properties[name])
+    monkeypatch.setattr("openvino.Core", lambda: old_cpu)
+    runner = open_runner(open_artifact(network), backend=Backend.OPENVINO, precision=ComputePrecision.BF16)
+    with pytest.raises(BackendUnavailableError, match=r"Old CPU has no bf16 .* --precision fp32"):
+        runner.activate()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rejects_a_model_with_unknown_operators(backend: Backend, tmp_path: Path) -> None:
+    path = write_convolutions(tmp_path / "odd.onnx", opset_domain="nobody.knows")
+    with pytest.raises(ArtifactError, match=r"odd\.onnx: .* refuses the model: .*Sigmoid"):
+        open_runner(open_artifact(path), backend=backend).activate()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rejects_an_output_of_another_size(backend: Backend, tmp_path: Path) -> None:
+    path = write_convolutions(tmp_path / "half_size.onnx", stride=2)
+    with pytest.raises(BackendError, match="32, 48"):
+        run(path, noise(1, 3, 32, 48), backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rejects_a_network_that_returns_nan(backend: Backend, tmp_path: Path) -> None:
+    model = write_affine(tmp_path / "broken.onnx", scale=float("inf"))
+    with Stylizer(model, backend=backend) as stylizer, pytest.raises(BackendError, match="NaN"):
+        stylizer.run(np.zeros((1, 8, 8, 3), np.uint8))
