@@ -15,6 +15,7 @@ from stylize.runtime.errors import StylizeError
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision, Runner, open_runner
+from stylize.runtime.selection import Selection
 from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ModelContract",
     "RunReport",
     "Runner",
+    "Selection",
     "StylizeError",
     "Stylizer",
     "builtin_styles",

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -16,12 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from stylize.runtime.artifact import builtin_styles, open_artifact
+from stylize.runtime.cli_types import RATE, SIZE, TIME, VALUE_RANGE
 from stylize.runtime.demo import write_demo_clip
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError, OutputMediaError, StylizeError
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision
+from stylize.runtime.selection import Selection
 from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = ["main"]
@@ -30,25 +33,6 @@ EXIT_ERROR = 1
 EXIT_DAMAGED_SOURCE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_TERMINATED = 143  # 128 + SIGTERM
-
-
-class _Range(click.ParamType[tuple[float, float]]):
-    """`BLACK..WHITE`, for example `0..255`."""
-
-    name = "BLACK..WHITE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """Parse the text of the option."""
-        if isinstance(value, tuple):
-            return value
-        black, dots, white = str(value).partition("..")
-        try:
-            limits = float(black), float(white)
-        except ValueError:
-            self.fail(f"{value!r} is not of the form 0..255", param, ctx)
-        if not dots or not limits[0] < limits[1]:
-            self.fail(f"{value!r} is not black..white with black below white", param, ctx)
-        return limits
 
 
 def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
@@ -80,6 +64,7 @@ class _GroupedCommand(click.Command):
                 "fade_out_seconds",
             ),
         ),
+        ("Selection", ("start_seconds", "end_seconds", "frame_rate", "size")),
         ("Encoding", ("codec", "crf", "preset", "pix_fmt")),
         ("Reporting", ("report_path", "quiet", "verbose")),  # and --version and --help
     )
@@ -130,6 +115,10 @@ class _GroupedCommand(click.Command):
     default=0.0,
     help="And back at the end.",
 )
+@click.option("--start", "start_seconds", type=TIME, default="0", help="Begin there: seconds or hh:mm:ss.")
+@click.option("--end", "end_seconds", type=TIME, help="Stop before that moment of the input.")
+@click.option("--fps", "frame_rate", type=RATE, help="Repeat or leave out frames to an even rate.")
+@click.option("--scale", "size", type=SIZE, help="Output size; -1 for a side keeps the proportions.")
 @click.option("--codec", metavar="NAME", help="FFmpeg video encoder.  [default: libx264]")
 @click.option("--crf", type=float, help="Constant quality, lower is better.  [default: 18 for libx264]")
 @click.option("--preset", metavar="NAME", help="Encoder preset, such as veryfast.  [default: the encoder's]")
@@ -149,7 +138,7 @@ class _GroupedCommand(click.Command):
     help="What it is computed in; auto: bf16 where backend and CPU have it.",
 )
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of the network; 0: one per core.")
-@click.option("--input-range", type=_Range(), help="Black and white of a foreign model, such as 0..255.")
+@click.option("--input-range", type=VALUE_RANGE, help="Black and white of a foreign model, such as 0..255.")
 @click.option("--json", "report_path", metavar="PATH", help="Write the run report there; - for stdout.")
 @click.option(
     "--list-styles",
@@ -173,6 +162,10 @@ def run(
     mask_feather_px: float,
     fade_in_seconds: float,
     fade_out_seconds: float,
+    start_seconds: Fraction,
+    end_seconds: Fraction | None,
+    frame_rate: Fraction | None,
+    size: tuple[int | None, int | None] | None,
     codec: str | None,
     crf: float | None,
     preset: str | None,
@@ -202,6 +195,10 @@ def run(
         fade_in_seconds=fade_in_seconds,
         fade_out_seconds=fade_out_seconds,
     )
+    width, height = size or (None, None)
+    selection = Selection(
+        start_seconds=start_seconds, end_seconds=end_seconds, frame_rate=frame_rate, width=width, height=height
+    )
     artifact = open_artifact(model, input_range=input_range)
     progress = _ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
     with (
@@ -216,7 +213,9 @@ def run(
         _demo_or(source) as path,
         progress,
     ):
-        report = stylize_video(stylizer, path, target, encode=options, finish=finish, on_progress=progress.update)
+        report = stylize_video(
+            stylizer, path, target, selection=selection, encode=options, finish=finish, on_progress=progress.update
+        )
     _tell(report, report_path=report_path, console=console, quiet=quiet)
     if report.problems:
         sys.exit(EXIT_DAMAGED_SOURCE)

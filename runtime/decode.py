@@ -1,12 +1,13 @@
 """Containers in: frames with their time, and the packets that travel along unchanged."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self
 
 import av
 from av.container import InputContainer
@@ -14,21 +15,23 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
+from stylize.runtime.clock import Clock
 from stylize.runtime.color import Color, ColorConverter, color_from_picture
-from stylize.runtime.errors import InputMediaError
+from stylize.runtime.errors import InputMediaError, OptionError
 from stylize.runtime.frame import Frame
 from stylize.runtime.picture_filter import PictureFilter
-from stylize.runtime.selection import seconds_from_text
+from stylize.runtime.selection import Cut, Item, Selection, resampled, seconds_from_text
+from stylize.runtime.source import open_source
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
 
-Item: TypeAlias = "Frame | Packet[Stream]"
-"""What a decoder yields: a frame to stylize, or a packet of another stream to copy."""
-
 # Frame threads hold one picture each; four decode 1080p H.264 at several hundred frames per second.
 _MAX_THREADS: Final = 4
-_TIMEOUT_SECONDS: Final = (10.0, 30.0)  # open, read: a dead network source must not hang
 _DEFAULT_RATE: Final = Fraction(25)  # FFmpeg's own default for sources without a rate
+# Where seeking by the container's index finds the key frame before a time. The margin covers pictures that
+# open groups leave undecodable and subtitles that began earlier.
+_INDEXED_FORMATS: Final = frozenset({"mov", "mp4", "matroska", "webm"})
+_SEEK_MARGIN_SECONDS: Final = 10
 # Headers round durations and the last frame's may be missing; a cut shorter than this goes unnoticed.
 _SHORTFALL_SECONDS: Final = 0.5
 
@@ -51,11 +54,13 @@ class VideoInfo:
     pix_fmt: str = "yuv420p"
     """Pixel format of the source."""
     num_frames: int | None = None
-    """As the container declares, None when it does not."""
+    """As the container declares, an estimate for a part of it, None when unknown."""
     duration_seconds: float | None = None
     """From the first frame's start to the last one's end as the container declares, None when it does not."""
     decoder: str = ""
     """FFmpeg's decoder in use."""
+    is_resampled: bool = False
+    """Whether frames are put on an even grid: each is to be written once for every tick of its duration."""
 
 
 class Decoder:
@@ -66,32 +71,41 @@ class Decoder:
     `problems` afterwards.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, *, selection: Selection | None = None) -> None:
         """Open `source`: a path, or an address FFmpeg can read (`https://...`, `rtsp://...`).
+
+        Args:
+            source: what to read.
+            selection: which part of it, at what rate and size; None for all as it is.
 
         Raises:
             InputMediaError: missing, not media, without video, or nothing of it can be decoded.
+            OptionError: the selection holds no frame.
         """
         self.source = source
+        self.selection = selection or Selection()
         self.problems: list[str] = []
         """Damage met so far, one sentence each; complete once the iteration has ended."""
         self.num_frames = 0
-        """Frames yielded so far."""
+        """Frames yielded so far; resampled ones count once for every tick they are shown."""
         self.notes: list[str] = []
         """What was guessed or changed about the picture, one sentence each."""
-        self.container: InputContainer = _open(source)
+        self.container: InputContainer = open_source(source)
         try:
             self.video_stream = self._choose_video()
             self.video_stream.codec_context.thread_type = "AUTO"
             self.video_stream.codec_context.thread_count = _MAX_THREADS
             self._converter = ColorConverter()
             self._filter = PictureFilter()
-            self._clock = _Clock(self._time_base, self._frame_rate)
+            origin = Fraction(self.container.start_time or 0, av.time_base)
+            self._clock = Clock(self._time_base, self._frame_rate)
+            self._cut = self._seek(origin)
             self._num_corrupt_packets = 0
             self._has_changed_size = False
+            self._source_size = (0, 0)
             self._last_end_seconds = 0.0  # over all streams, from the start of the file
             self._info: VideoInfo | None = None
-            items = self._decode()
+            items = self._counted(self._decode())
             self._items = chain(self._until_first_frame(items), items)
         except BaseException:
             self.container.close()
@@ -122,6 +136,11 @@ class Decoder:
     def other_streams(self) -> tuple[Stream, ...]:
         """What is carried along: audio, subtitles, attachments and data, in the source's order."""
         return tuple(stream for stream in self.container.streams if stream.type != "video")
+
+    @property
+    def chapters(self) -> list[Any]:
+        """The chapters of the selected part, in PyAV's form."""
+        return self._cut.chapters_of(self.container.chapters())
 
     @property
     def _time_base(self) -> Fraction:
@@ -163,17 +182,42 @@ class Decoder:
             head.append(item)
             if isinstance(item, Frame):
                 return head
+        if self.selection.is_cut and not self.problems and self._clock.has_started:
+            raise OptionError(f"{self.source}: no frame lies within --start and --end")
         reason = f": {'; '.join(self.problems)}" if self.problems else ""
         raise InputMediaError(self.source, f"no frame of its video can be decoded{reason}")
 
+    def _seek(self, origin: Fraction) -> Cut:
+        """Go near the selected start where the container has an index to do so exactly."""
+        start = self.selection.start_seconds - _SEEK_MARGIN_SECONDS
+        if start > 0 and not _INDEXED_FORMATS.isdisjoint(self.container.format.name.split(",")):
+            # Decoding from the front instead gives the same frames, later.
+            with suppress(av.FFmpegError):
+                self.container.seek(int((origin + start) * av.time_base))
+                self._clock.set_first(self.video_stream.start_time or 0)
+        streams = [stream for stream in self.container.streams if stream.type == "audio"]
+        return Cut(
+            self.selection, origin=origin, waits_for=(self.video_stream.index, *(stream.index for stream in streams))
+        )
+
+    def _counted(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Resample where asked for, and count what is yielded."""
+        rate = self.selection.frame_rate
+        for item in items if rate is None else resampled(items, rate):
+            if isinstance(item, Frame):
+                self.num_frames += 1 if rate is None else item.duration
+            yield item
+
     def _decode(self) -> Iterator[Item]:
         for packet in self._demux():
+            if self._cut.is_over(packet):
+                break
             if packet.stream.index == self.video_stream.index:
                 yield from self._frames(packet)
-            elif packet.stream.type != "video":
+            elif packet.stream.type != "video" and self._cut.move(packet):
                 yield packet
         yield from self._frames(None)
-        yield from (self._frame(picture) for picture in self._filter.flush())
+        yield from self._frames_of(self._filter.flush())
         self._check_end()
 
     def _demux(self) -> Iterator["Packet[Stream]"]:
@@ -199,22 +243,30 @@ class Decoder:
             return
         for picture in pictures:
             picture.time_base = self._time_base  # PyAV leaves it unset on the last ones
-            yield from (self._frame(upright) for upright in self._filter.push(picture))
+            yield from self._frames_of(self._filter.push(picture))
+
+    def _frames_of(self, pictures: list[av.VideoFrame]) -> Iterator[Frame]:
+        """Frames of those pictures that lie within the selection."""
+        shift = self._cut.shift_ticks(self._time_base)
+        for picture in pictures:
+            pts, duration = self._clock.time_of(picture)
+            if self._cut.has(pts * self._time_base):
+                frame = self._frame(picture)
+                frame.set_time(pts - shift, duration=duration, time_base=self._time_base)
+                yield frame
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
         color = color_from_picture(picture)
         if self._info is None:
             self._info = self._describe(picture, color)
+            self._source_size = picture.width, picture.height
         info = self._info
-        if (picture.width, picture.height) != (info.width, info.height) and not self._has_changed_size:
+        if (picture.width, picture.height) != self._source_size and not self._has_changed_size:
             self._has_changed_size = True
             self.notes.append(
                 f"the video changes its size to {picture.width}x{picture.height}: scaled to {info.width}x{info.height}"
             )
-        frame = self._converter.frame_from_picture(picture, color=color, width=info.width, height=info.height)
-        self._clock.stamp(frame, picture)
-        self.num_frames += 1
-        return frame
+        return self._converter.frame_from_picture(picture, color=color, width=info.width, height=info.height)
 
     def _describe(self, picture: av.VideoFrame, color: Color) -> VideoInfo:
         """Collect what the first picture and the container say, and note what was done about it."""
@@ -229,17 +281,31 @@ class Decoder:
             self.notes.append(color.guess)
         if color.hdr is not None:
             self.notes.append(f"{color.hdr} high dynamic range is stylized as it is, without tone mapping")
+        selection, rate = self.selection, self._frame_rate
+        width, height = selection.size_of(picture.width, picture.height)
+        if (width, height) != (picture.width, picture.height):
+            self.notes.append(f"scaled from {picture.width}x{picture.height} to {width}x{height}")
+        if selection.frame_rate is not None:
+            self.notes.append(
+                f"resampled from {float(rate):g} to {float(selection.frame_rate):g} frames per second: "
+                "frames are repeated or left out"
+            )
+        seconds = selection.seconds_of(self._announced_seconds)
+        num_frames = stream.frames or None
+        if selection.is_cut or selection.frame_rate is not None:
+            num_frames = round(seconds * min(rate, selection.frame_rate or rate)) if seconds is not None else None
         return VideoInfo(
-            width=picture.width,
-            height=picture.height,
-            time_base=self._time_base,
-            frame_rate=self._frame_rate,
+            width=width,
+            height=height,
+            time_base=self._time_base if selection.frame_rate is None else 1 / selection.frame_rate,
+            frame_rate=selection.frame_rate or rate,
             color=color,
-            sample_aspect_ratio=aspect,
+            sample_aspect_ratio=selection.sample_aspect_ratio_of(aspect, width=picture.width, height=picture.height),
             pix_fmt=picture.format.name,
-            num_frames=stream.frames or None,
-            duration_seconds=self._announced_seconds,
+            num_frames=num_frames,
+            duration_seconds=seconds,
             decoder=stream.codec_context.codec.name,
+            is_resampled=selection.frame_rate is not None,
         )
 
     def _check_end(self) -> None:
@@ -257,57 +323,9 @@ class Decoder:
             came_seconds = self._last_end_seconds
         else:
             return
+        if self.selection.end_seconds is not None:
+            announced_seconds = min(announced_seconds, self._cut.seconds_until_end(self.video_stream))
         if came_seconds + _SHORTFALL_SECONDS < announced_seconds:
             self.problems.append(
                 f"ends after {came_seconds:.2f} s of the {announced_seconds:.2f} s its header announces: cut off"
             )
-
-
-class _Clock:
-    """Gives each frame its source time; where that is missing or runs backward, the nearest possible one."""
-
-    def __init__(self, time_base: Fraction, frame_rate: Fraction) -> None:
-        self.num_repaired = 0
-        self._time_base = time_base
-        self._usual_duration = max(1, round(1 / (frame_rate * time_base)))
-        self._first_pts = self._last_pts = self._end = 0
-        self._has_started = False
-
-    @property
-    def span_seconds(self) -> float:
-        """From the start of the first frame to the end of the last."""
-        return float((self._end - self._first_pts) * self._time_base)
-
-    def stamp(self, frame: Frame, picture: av.VideoFrame) -> None:
-        """Set the time of `frame`, made from `picture`, whose own time base a filter may have changed."""
-        scale = (picture.time_base or self._time_base) / self._time_base
-        # A container that stores no presentation times (AVI) still has decoding times.
-        ticks = picture.pts if picture.pts is not None else picture.dts
-        pts = self._end if ticks is None else round(ticks * scale)
-        earliest = self._last_pts + 1 if self._has_started else pts
-        self.num_repaired += picture.pts is None or pts < earliest
-        pts = max(pts, earliest)
-        duration = round(picture.duration * scale) or self._usual_duration
-        if not self._has_started:
-            self._first_pts, self._has_started = pts, True
-        self._last_pts, self._end = pts, pts + duration
-        frame.set_time(pts, duration=duration, time_base=self._time_base)
-
-
-def _open(source: str | Path) -> InputContainer:
-    address = str(source)
-    is_local = isinstance(source, Path) or "://" not in address
-    # An absolute path cannot be mistaken for a protocol, however many colons its name has.
-    name = str(Path(address).absolute()) if is_local else address
-    # A picture called `scan%03d.png` is a file, not a pattern.
-    options = {"pattern_type": "none"} if is_local and "%" in name else {}
-    try:
-        if is_local and Path(name).is_dir():
-            raise InputMediaError(source, "is a folder, expected a video or a picture")
-        return av.open(name, options=options, metadata_errors="replace", timeout=None if is_local else _TIMEOUT_SECONDS)
-    except av.FileNotFoundError as error:
-        raise InputMediaError(source, "no such file") from error
-    except av.InvalidDataError as error:
-        raise InputMediaError(source, "is not a video or picture, or its header is damaged") from error
-    except (av.FFmpegError, OSError) as error:
-        raise InputMediaError(source, f"cannot be opened: {error.strerror}") from error

@@ -21,10 +21,11 @@ from av.video.stream import VideoStream
 from stylize.runtime.carry import kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, tracks_of_file
 from stylize.runtime.color import ColorConverter
-from stylize.runtime.decode import Decoder, Item, VideoInfo
+from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import Frame
 from stylize.runtime.partial_file import PartialFile
+from stylize.runtime.selection import Item
 
 __all__ = ["EncodeOptions", "Encoder"]
 
@@ -131,10 +132,12 @@ class Encoder:
             frame = _grown(item, *self.size)
             picture = self._converter.picture_from_frame(frame, color=self._info.color, pix_fmt=self._pix_fmt)
             picture.pict_type = 0  # the source's choice of key frames is not ours
-            for packet in self._video.encode(picture):
-                self._container.mux_one(packet)
-            self._tracks[self._video.index].add(frame.pts, frame.time_base)
-            self.num_frames += 1
+            for pts in range(frame.pts, frame.pts + (frame.duration if self._info.is_resampled else 1)):
+                picture.pts = pts
+                for packet in self._video.encode(picture):
+                    self._container.mux_one(packet)
+                self._tracks[self._video.index].add(pts, frame.time_base)
+                self.num_frames += 1
             self._output.is_worth_keeping = True
 
     def finish(self) -> None:
@@ -207,7 +210,7 @@ class Encoder:
         if source is not None:
             tags = source.container.metadata
             container.metadata.update({key: text for key, text in tags.items() if key not in _STALE_TAGS})
-            container.set_chapters(source.container.chapters())
+            container.set_chapters(source.chapters)
         return container
 
     def _add_video(self) -> VideoStream:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from stylize.runtime.decode import Item
 from stylize.runtime.frame import Frame
+from stylize.runtime.selection import Item
 
 __all__ = ["Channel", "StageSeconds", "run_pipeline"]
 

@@ -1,12 +1,188 @@
 """Which part of a video is rendered, at what rate and size."""
 
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from math import floor
+from typing import Any, Final, TypeAlias
 
-__all__ = ["seconds_from_text"]
+from av.packet import Packet
+from av.stream import Stream
+
+from stylize.runtime.errors import OptionError
+from stylize.runtime.frame import Frame
+
+__all__ = ["Cut", "Item", "Selection", "resampled", "seconds_from_text"]
+
+Item: TypeAlias = "Frame | Packet[Stream]"
+"""What a decoder yields: a frame to stylize, or a packet of another stream to copy."""
 
 _TIME: Final = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)")
+_MAX_SIDE_PX: Final = 1 << 14  # libx264 and SVT-AV1 take no more than 16384
+_MAX_RATE_HZ: Final = 1000  # Matroska's clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The part, rate and size asked for; the defaults leave everything as it is."""
+
+    start_seconds: Fraction = Fraction(0)
+    """First moment to render, counted from the start of the file."""
+    end_seconds: Fraction | None = None
+    """First moment no longer rendered, None for the end of the file."""
+    frame_rate: Fraction | None = None
+    """Frames per second of the output at even distances, None to keep the source's times."""
+    width: int | None = None
+    """Pixels; None keeps the proportions to `height`, or the size when that is None too."""
+    height: int | None = None
+    """Pixels; None keeps the proportions to `width`."""
+
+    def __post_init__(self) -> None:
+        if self.start_seconds < 0:
+            raise OptionError(f"--start {float(self.start_seconds):g} is before the start of the file")
+        if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
+            raise OptionError(
+                f"--end {float(self.end_seconds):g} s must be after --start {float(self.start_seconds):g} s"
+            )
+        if self.frame_rate is not None and not 0 < self.frame_rate <= _MAX_RATE_HZ:
+            raise OptionError(f"--fps {float(self.frame_rate):g} is outside 0..{_MAX_RATE_HZ}, 0 excluded")
+        for side in (self.width, self.height):
+            if side is not None and not 1 <= side <= _MAX_SIDE_PX:
+                raise OptionError(f"--scale: {side} pixels are outside 1..{_MAX_SIDE_PX}")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a part of the file is left out."""
+        return bool(self.start_seconds) or self.end_seconds is not None
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels of a picture of `width` x `height`; a side left open becomes even."""
+        if self.width is None and self.height is None:
+            return width, height
+        if self.height is None and self.width is not None:
+            return self.width, _even(Fraction(self.width * height, width))
+        if self.width is None and self.height is not None:
+            return _even(Fraction(self.height * width, height)), self.height
+        return self.width or width, self.height or height
+
+    def sample_aspect_ratio_of(self, ratio: Fraction, *, width: int, height: int) -> Fraction:
+        """The ratio that keeps the picture's shape when both sides are given, else `ratio` itself."""
+        if self.width is None or self.height is None:
+            return ratio
+        kept = ratio * Fraction(width * self.height, height * self.width)
+        # Within a pixel of the source's proportions nothing was meant to change.
+        return ratio if abs(width * self.height - height * self.width) <= max(width, self.width) else kept
+
+    def seconds_of(self, duration_seconds: float | None) -> float | None:
+        """Length of what is left of `duration_seconds`; None when that depends on an unknown end."""
+        if duration_seconds is None and self.end_seconds is None:
+            return None
+        ends = [float(end) for end in (duration_seconds, self.end_seconds) if end is not None]
+        return max(0.0, min(ends) - float(self.start_seconds))
+
+
+class Cut:
+    """Applies the start and end of a selection to the streams of one file; used from front to back."""
+
+    def __init__(self, selection: Selection, *, origin: Fraction, waits_for: Iterable[int]) -> None:
+        """Prepare for a file.
+
+        Args:
+            selection: start and end.
+            origin: the file's start in seconds, to which both are relative.
+            waits_for: indexes of the streams that must be past the end before reading stops.
+        """
+        self._first = origin + selection.start_seconds
+        self._end = None if selection.end_seconds is None else origin + selection.end_seconds
+        # Without a start to move to zero, times stay as they are.
+        self._shift = self._first if selection.start_seconds else Fraction(0)
+        self._unfinished = set(waits_for)
+
+    def has(self, seconds: Fraction) -> bool:
+        """Whether what is shown at `seconds` belongs to the part."""
+        if self._shift and seconds < self._first:
+            return False
+        return self._end is None or seconds < self._end
+
+    def shift_ticks(self, time_base: Fraction) -> int:
+        """What to subtract from times in ticks of `time_base` seconds."""
+        return round(self._shift / time_base)
+
+    def seconds_until_end(self, stream: Stream) -> float:
+        """From the start of `stream` to the end of the part, which must have one."""
+        assert self._end is not None, "asked only for a selection with an end"
+        start = Fraction(0)
+        if stream.start_time is not None and stream.time_base is not None:
+            start = stream.start_time * stream.time_base
+        return float(self._end - start)
+
+    def is_over(self, packet: "Packet[Stream]") -> bool:
+        """Whether everything from `packet` on lies behind the end in all streams waited for."""
+        if self._end is None or packet.dts is None:
+            return False
+        if packet.dts * packet.time_base >= self._end:
+            self._unfinished.discard(packet.stream.index)
+        return not self._unfinished
+
+    def move(self, packet: "Packet[Stream]") -> bool:
+        """Shift the times of a packet; False for one outside. Subtitles that reach into the part are kept."""
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        if ticks is None:
+            return not self._shift
+        is_inside = self.has(ticks * packet.time_base)
+        shift = self.shift_ticks(packet.time_base)
+        if not is_inside and packet.stream.type == "subtitle" and packet.duration:
+            hidden = shift - ticks
+            if not 0 < hidden < packet.duration:
+                return False
+            packet.duration -= hidden
+            packet.pts = packet.dts = 0
+            return True
+        if packet.pts is not None:
+            packet.pts -= shift
+        if packet.dts is not None:
+            packet.dts -= shift
+        return is_inside
+
+    def chapters_of(self, chapters: Iterable[Any]) -> list[Any]:
+        """Chapters in PyAV's form, shifted and cut; without those wholly outside."""
+        kept: list[Any] = []
+        for chapter in chapters:
+            time_base = chapter["time_base"]
+            shift = self.shift_ticks(time_base)
+            end = chapter["end"] - shift
+            if self._end is not None:
+                end = min(end, round(self._end / time_base) - shift)
+            start = max(chapter["start"] - shift, 0) if shift else chapter["start"]
+            if start < end:
+                kept.append({**chapter, "start": start, "end": end})
+        return kept
+
+
+def resampled(items: Iterable[Item], rate: Fraction) -> Iterator[Item]:
+    """Put frames on an even grid of `rate` per second, by their times; packets pass.
+
+    A frame moves to the nearest tick and is shown until the next one: its duration becomes the number of
+    ticks, 1 / `rate` seconds each. Where two fall on one tick the later is kept.
+    """
+    waiting: Frame | None = None
+    has_any = False
+    for item in items:
+        if not isinstance(item, Frame):
+            yield item
+            continue
+        tick = floor(item.pts * item.time_base * rate + Fraction(1, 2))
+        length = floor((item.pts + item.duration) * item.time_base * rate + Fraction(1, 2)) - tick
+        item.set_time(tick, duration=length, time_base=1 / rate)
+        if waiting is not None and tick > waiting.pts:
+            waiting.set_time(waiting.pts, duration=tick - waiting.pts, time_base=1 / rate)
+            has_any = True
+            yield waiting
+        waiting = item
+    if waiting is not None and (waiting.duration > 0 or not has_any):
+        waiting.set_time(waiting.pts, duration=max(1, waiting.duration), time_base=1 / rate)
+        yield waiting
 
 
 def seconds_from_text(text: str) -> Fraction:
@@ -20,3 +196,7 @@ def seconds_from_text(text: str) -> Fraction:
         raise ValueError(f"{text!r} is not a time: write seconds (12.5) or hh:mm:ss (1:02:30.5)")
     hours, minutes, seconds = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + Fraction(seconds)
+
+
+def _even(side: Fraction) -> int:
+    return max(2, 2 * floor(side / 2 + Fraction(1, 2)))

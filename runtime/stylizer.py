@@ -24,6 +24,7 @@ from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.pipeline import StageSeconds, run_pipeline
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend, open_runner
+from stylize.runtime.selection import Selection
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
 
 __all__ = ["Stylizer", "stylize_video"]
@@ -126,6 +127,7 @@ def stylize_video(
     source: str | Path,
     target: str | Path,
     *,
+    selection: Selection | None = None,
     encode: EncodeOptions | None = None,
     finish: FinishOptions | None = None,
     on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
@@ -140,6 +142,7 @@ def stylize_video(
         model: an ONNX file, the name of a built-in style, or a `Stylizer` with its own options.
         source: a path or address FFmpeg reads.
         target: a video or picture file; its suffix names the format.
+        selection: which part of the source, at what rate and size.
         encode: how to encode a video.
         finish: where, when and how the style shows.
         on_progress: called with frames done and frames expected, the latter None when unknown; from
@@ -151,13 +154,20 @@ def stylize_video(
     target = Path(target)
     if not isinstance(model, Stylizer):
         with Stylizer(model) as stylizer:
-            return stylize_video(stylizer, source, target, encode=encode, finish=finish, on_progress=on_progress)
+            return stylize_video(
+                stylizer, source, target, selection=selection, encode=encode, finish=finish, on_progress=on_progress
+            )
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise OptionError(f"{target} is the input itself: choose another output")
     started = time.perf_counter()
     with (
-        Decoder(source) as decoder,
-        Finish(finish, strength=model.strength, info=decoder.info) as finisher,
+        Decoder(source, selection=selection) as decoder,
+        Finish(
+            finish,
+            strength=model.strength,
+            info=decoder.info,
+            mask_offset_seconds=decoder.selection.start_seconds,
+        ) as finisher,
         PartialFile(target) as output,
     ):
         network = partial(model.stylize, finish=finisher)

@@ -7,9 +7,9 @@ from fractions import Fraction
 import av
 import pytest
 
-from stylize.runtime.decode import Item
 from stylize.runtime.frame import Frame
 from stylize.runtime.pipeline import Channel, run_pipeline
+from stylize.runtime.selection import Item
 
 
 def frames(count: int, made: list[int] | None = None) -> Iterator[Item]:
