@@ -103,7 +103,7 @@ def measure_in_turn(
         cases: what to run, by name.
         num_warmup: rounds thrown away first.
         num_rounds: rounds to keep.
-        budget_seconds: no further round starts after this long; at least one is kept.
+        budget_seconds: no round begins that would end later, warm-up included; at least one is kept.
         clock: monotonic seconds, for the budget.
         advance: called with the case's name after each run, warm-up included.
 
@@ -113,7 +113,9 @@ def measure_in_turn(
     started = clock()
     samples: dict[str, list[Sequence[float]]] = {name: [] for name in cases}
     for round_number in range(-num_warmup, num_rounds):
-        if round_number > 0 and clock() - started > budget_seconds:
+        elapsed_seconds = clock() - started
+        num_done = round_number + num_warmup
+        if round_number > 0 and elapsed_seconds * (num_done + 1) / num_done > budget_seconds:
             break
         for name, run in cases.items():
             seconds_per_frame = run()

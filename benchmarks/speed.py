@@ -53,7 +53,7 @@ class SpeedOptions:
 
     Attributes:
         num_rounds: rounds to keep of every case.
-        budget_seconds: no round starts after this long.
+        budget_seconds: no round begins that would end later.
         num_frames: frames of the clip, None to choose by the models' speed.
     """
 

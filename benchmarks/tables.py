@@ -117,10 +117,8 @@ def steadiness_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
 
 def jitter_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
     """What every model makes of changes that should not matter, on stills of one clip."""
-    table = _table(
-        f"Stills of {clip}: output change over input change, 1 passes it on",
-        ("MODEL", "FLICKER", *("NOISE", "SHIFT", "LIGHT")),
-    )
+    names = ("MODEL", "FLICKER", "NOISE", "SHIFT", "LIGHT")
+    table = _table(f"Stills of {clip}: change out over in", names)
     for row in rows:
         if row.clip == clip and row.jitter is not None:
             figures = (row.jitter.noise, row.jitter.shift, row.jitter.light)

@@ -39,7 +39,7 @@ def test_cases_run_in_turn_and_warm_up_is_thrown_away() -> None:
     assert samples == {"a": [[3.0], [5.0]], "b": [[4.0], [6.0]]}
 
 
-def test_no_round_starts_after_the_budget_but_one_is_always_kept() -> None:
+def test_no_round_would_end_after_the_budget_but_one_is_always_kept() -> None:
     clock = FakeClock()
 
     def work() -> Sequence[float]:
@@ -47,7 +47,7 @@ def test_no_round_starts_after_the_budget_but_one_is_always_kept() -> None:
         return [10.0]
 
     cases = {"only": work}
-    assert len(measure_in_turn(cases, num_warmup=0, num_rounds=9, budget_seconds=25, clock=clock)["only"]) == 3
+    assert len(measure_in_turn(cases, num_warmup=0, num_rounds=9, budget_seconds=25, clock=clock)["only"]) == 2
     assert len(measure_in_turn(cases, num_warmup=1, num_rounds=9, budget_seconds=0, clock=clock)["only"]) == 1
 
 
