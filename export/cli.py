@@ -154,8 +154,9 @@ def _contract(
         size_multiple=network.facts.size_multiple,
         precision=precision,
         fixed_size=fixed_size,
-        training_size_px=int(checkpoint.config["crop_px"]),
-        hashes={"style_picture": checkpoint.style_sha256, "weights": weights.hexdigest()},
+        training_size_px=checkpoint.config.get("crop_px"),
+        hashes={"weights": weights.hexdigest()}
+        | ({"style_picture": checkpoint.style_sha256} if checkpoint.style_sha256 else {}),
     )
 
 

@@ -9,13 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylize.train.blocks import FilterResponseNorm, InstanceNorm, ReflectConv, UpsampleConv, fold_upsampling
+from stylize.train.blocks import (
+    FilterResponseNorm,
+    InstanceNorm,
+    ReflectConv,
+    ThresholdedLinearUnit,
+    UpsampleConv,
+    fold_upsampling,
+)
 from stylize.train.networks import StyleNetwork, build_network
 
 VARIANTS = [
     ("fast", {"width": 48}),
     ("fast", {"width": 32}),
     ("reconet", {}),
+    ("johnson", {}),
+    ("johnson", {"output": "clamp"}),
     ("reconet", {"norm": "frn"}),
     ("reconet", {"activation_after_add": True}),
 ]
@@ -61,16 +70,16 @@ def test_instance_norm_keeps_half_precision_finite_where_its_square_overflows() 
 
 
 def test_filter_response_norm_matches_the_paper_in_numpy() -> None:
-    layer = FilterResponseNorm(3)
+    layer, unit = FilterResponseNorm(3), ThresholdedLinearUnit(3)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, 2.0, 0.5]))
         layer.bias.copy_(torch.tensor([0.1, -0.2, 0.0]))
-        layer.threshold.copy_(torch.tensor([0.0, -0.5, 0.3]))
+        unit.threshold.copy_(torch.tensor([0.0, -0.5, 0.3]))
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
     nu2 = (x**2).mean(axis=(2, 3), keepdims=True)
-    weight, bias, tau = (p.detach().numpy()[None, :, None, None] for p in (layer.weight, layer.bias, layer.threshold))
+    weight, bias, tau = (p.detach().numpy()[None, :, None, None] for p in (layer.weight, layer.bias, unit.threshold))
     expected = np.maximum(x / np.sqrt(nu2 + 1e-6) * weight + bias, tau)
-    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(unit(layer(torch.from_numpy(x))).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -100,7 +109,7 @@ def test_folding_changes_no_output(name: str, options: dict[str, str | int | boo
         torch.testing.assert_close(network(frames), before, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS[:3])
+@pytest.mark.parametrize(("name", "options"), VARIANTS[:4])
 def test_stated_cost_is_what_the_convolutions_do(name: str, options: dict[str, str | int | bool]) -> None:
     network = build_network(name, options)
     height, width = 64, 96
@@ -115,7 +124,7 @@ def test_fast_stays_below_seven_gflop_per_640x360_frame() -> None:
     assert costs[0] < costs[1] <= 7e9
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS[:3])
+@pytest.mark.parametrize(("name", "options"), VARIANTS[:4])
 def test_stated_receptive_field_is_what_gradients_reach(name: str, options: dict[str, str | int | bool]) -> None:
     network = _without_norms(build_network(name, options)).double()
     sides = []
@@ -129,12 +138,14 @@ def test_stated_receptive_field_is_what_gradients_reach(name: str, options: dict
 
 
 def test_rejects_unknown_network_and_options() -> None:
-    with pytest.raises(ValueError, match=r"'faster' is unknown: choose one of reconet, fast"):
+    with pytest.raises(ValueError, match=r"'faster' is unknown: choose one of fast, reconet, johnson"):
         build_network("faster", {})
     with pytest.raises(ValueError, match=r"'fast' does not take these options.*depth"):
         build_network("fast", {"depth": 3})
     with pytest.raises(ValueError, match=r"width=40 must be one of \[32, 48\]"):
         build_network("fast", {"width": 40})
+    with pytest.raises(ValueError, match=r"output='linear' must be tanh or clamp"):
+        build_network("johnson", {"output": "linear"})
 
 
 @contextmanager

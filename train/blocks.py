@@ -18,6 +18,7 @@ __all__ = [
     "PhaseConv",
     "ReflectConv",
     "ResidualBlock",
+    "ThresholdedLinearUnit",
     "UpsampleConv",
     "fold_upsampling",
     "norm_and_activation",
@@ -44,36 +45,52 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 class FilterResponseNorm(nn.Module):
-    """Filter Response Normalization followed by its thresholded linear unit (TLU).
+    """Filter Response Normalization: divides by the root mean square without subtracting the mean.
 
-    Divides by the root mean square without subtracting the mean, which removes the bubbles that
-    instance norm can grow. Source: Singh & Krishnan, arXiv 1911.09737, eq. 1, 3 and 4.
+    That removes the bubbles which instance norm can grow. It wants a `ThresholdedLinearUnit` after it.
+    Source: Singh & Krishnan, arXiv 1911.09737, eq. 1 and 2.
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
-        self.threshold = nn.Parameter(torch.zeros(num_channels))
         self.eps = eps
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Normalise and threshold; the result has the input's shape and type."""
+        """Normalise with float32 statistics; the result has the input's shape and type."""
         x = x_NCHW.float()
         mean_square_NC11 = x.square().mean(dim=(2, 3), keepdim=True)
-        weight, bias, threshold = (p.float()[None, :, None, None] for p in (self.weight, self.bias, self.threshold))
-        y = x * torch.rsqrt(mean_square_NC11 + self.eps) * weight + bias
-        return torch.maximum(y, threshold).to(x_NCHW.dtype)
+        weight, bias = (p.float()[None, :, None, None] for p in (self.weight, self.bias))
+        return (x * torch.rsqrt(mean_square_NC11 + self.eps) * weight + bias).to(x_NCHW.dtype)
 
 
-def norm_and_activation(norm: NormName, num_channels: int, *, has_activation: bool = True) -> nn.Module:
-    """Instance norm with a ReLU, or FRN whose TLU is the activation and cannot be left out."""
-    if norm == "frn":
-        return FilterResponseNorm(num_channels)
-    layers: list[nn.Module] = [InstanceNorm(num_channels)]
-    if has_activation:
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+class ThresholdedLinearUnit(nn.Module):
+    """The maximum of the input and a learned threshold per channel.
+
+    Source: Singh & Krishnan, arXiv 1911.09737, eq. 3.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Same shape as the input."""
+        return torch.maximum(x_NCHW, self.threshold[None, :, None, None])
+
+
+def _activation(norm: NormName, num_channels: int) -> nn.Module:
+    return ThresholdedLinearUnit(num_channels) if norm == "frn" else nn.ReLU()
+
+
+def norm_and_activation(norm: NormName, num_channels: int) -> nn.Sequential:
+    """Instance norm with a ReLU, or FRN with its thresholded linear unit."""
+    return nn.Sequential(_norm(norm, num_channels), _activation(norm, num_channels))
+
+
+def _norm(norm: NormName, num_channels: int) -> nn.Module:
+    return FilterResponseNorm(num_channels) if norm == "frn" else InstanceNorm(num_channels)
 
 
 class ReflectConv(nn.Module):
@@ -112,15 +129,15 @@ class ConvBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with norm, added to the input.
 
-    Published ports of ReCoNet differ in whether a ReLU follows the sum; `activation_after_add` chooses.
+    Published ports of ReCoNet differ in whether an activation follows the sum; `activation_after_add` chooses.
     """
 
     def __init__(self, num_channels: int, *, norm: NormName = "instance", activation_after_add: bool = False) -> None:
         super().__init__()
         self.first = ConvBlock(num_channels, num_channels, 3, norm=norm)
         self.second = ReflectConv(num_channels, num_channels, 3)
-        self.norm = norm_and_activation(norm, num_channels, has_activation=False)
-        self.activation = nn.ReLU() if activation_after_add else nn.Identity()
+        self.norm = nn.Sequential(_norm(norm, num_channels))
+        self.activation = _activation(norm, num_channels) if activation_after_add else nn.Identity()
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stylize.train.networks import StyleNetwork, build_network
+from stylize.train.published import network_from_published
 
 __all__ = ["Checkpoint", "load_checkpoint", "network_from_checkpoint", "save_checkpoint"]
 
@@ -27,8 +28,9 @@ class Checkpoint:
     style: str
     """Name of the style: stem of the style picture."""
     style_sha256: str
+    """Of the style picture; empty for published weights, which do not name theirs."""
     config: dict[str, Any]
-    """The whole training config in plain values."""
+    """The whole training config in plain values; empty for published weights."""
     step: int
     elapsed_seconds: float
     losses: dict[str, float]
@@ -58,6 +60,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU, without running any code from it.
 
+    Also read, for export only: bare state dicts of the projects that `network_from_published` knows.
+
     Raises:
         ValueError: missing, damaged, not a checkpoint of this project, or of a later version.
     """
@@ -68,7 +72,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (OSError, EOFError, RuntimeError, UnpicklingError, KeyError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a checkpoint, or damaged ({reason})") from error
-    if not isinstance(state, dict) or state.pop("format", None) != _FORMAT:
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not a checkpoint, but a {type(state).__name__}")
+    if "format" not in state:
+        return _from_published(state, path)
+    if state.pop("format") != _FORMAT:
         raise ValueError(f"{path}: not a checkpoint of stylize-train")
     version = state.pop("format_version", None)
     if version != _FORMAT_VERSION:
@@ -77,6 +85,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(**state)
     except TypeError as error:
         raise ValueError(f"{path}: incomplete checkpoint ({error})") from error
+
+
+def _from_published(state: dict[str, Any], path: Path) -> Checkpoint:
+    """A bare state dict of another project; its style is named after the file."""
+    try:
+        network = network_from_published(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if network is None:
+        raise ValueError(
+            f"{path}: not a checkpoint of stylize-train, nor weights of pytorch-reconet or fast_neural_style"
+        )
+    return Checkpoint(
+        network=network.name,
+        options=network.options,
+        weights=network.state_dict(),
+        style=path.stem,
+        style_sha256="",
+        config={},
+        step=0,
+        elapsed_seconds=0.0,
+        losses={},
+        optimizer={},
+        random_state=torch.get_rng_state(),
+    )
 
 
 def network_from_checkpoint(checkpoint: Checkpoint) -> StyleNetwork:

@@ -7,14 +7,14 @@ the feature-level temporal loss is taken.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stylize.train.blocks import ConvBlock, NormName, ReflectConv, ResidualBlock, UpsampleConv, norm_and_activation
 
-__all__ = ["NETWORKS", "Fast", "NetworkFacts", "ReCoNet", "StyleNetwork", "build_network"]
+__all__ = ["NETWORKS", "Fast", "Johnson", "NetworkFacts", "ReCoNet", "StyleNetwork", "build_network"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class ReCoNet(StyleNetwork):
 
     Args:
         norm: `instance` as published, or `frn` (no bubbles; see `FilterResponseNorm`).
-        activation_after_add: ReLU after each residual sum, as some published ports have it.
+        activation_after_add: an activation after each residual sum, as some published ports have it.
     """
 
     name = "reconet"
@@ -93,6 +93,52 @@ class ReCoNet(StyleNetwork):
             norm_and_activation(norm, 48),
             ReflectConv(48, 3, 9),
         )
+
+
+class Johnson(StyleNetwork):
+    """The network of "Perceptual Losses for Real-Time Style Transfer", with resize convolutions.
+
+    Channels 32/64/128, five residual blocks at a quarter of the size, 9x9 convolutions at both ends;
+    instance norm and reflection padding throughout, as later implementations have it.
+    Source: Johnson et al., ECCV 2016, arXiv 1603.08155, supplementary material.
+
+    Args:
+        output: `tanh`, as published; `clamp` for weights trained without a bound on the output.
+    """
+
+    name = "johnson"
+
+    def __init__(self, *, output: Literal["tanh", "clamp"] = "tanh") -> None:
+        super().__init__()
+        if output not in ("tanh", "clamp"):
+            raise ValueError(f"output={output!r} must be tanh or clamp")
+        self.options = {"output": output}
+        self.facts = NetworkFacts(
+            paper="Johnson et al., ECCV 2016, arXiv 1603.08155",
+            flop_per_pixel=266_624,
+            size_multiple=4,
+            receptive_field_px=111,
+        )
+        self.encoder = nn.Sequential(
+            ConvBlock(3, 32, 9),
+            ConvBlock(32, 64, 3, stride=2),
+            ConvBlock(64, 128, 3, stride=2),
+            *(ResidualBlock(128) for _ in range(5)),
+        )
+        self.decoder = nn.Sequential(
+            UpsampleConv(128, 64, 3),
+            norm_and_activation("instance", 64),
+            UpsampleConv(64, 32, 3),
+            norm_and_activation("instance", 32),
+            ReflectConv(32, 3, 9),
+        )
+
+    def decode(self, features_NCHW: Tensor) -> Tensor:
+        """Features to RGB in [0, 1]."""
+        if self.options["output"] == "tanh":
+            return super().decode(features_NCHW)
+        picture: Tensor = self.decoder(features_NCHW)
+        return (picture * 0.5 + 0.5).clamp(0, 1)
 
 
 class Fast(StyleNetwork):
@@ -135,7 +181,7 @@ class Fast(StyleNetwork):
         )
 
 
-NETWORKS: Mapping[str, Callable[..., StyleNetwork]] = {ReCoNet.name: ReCoNet, Fast.name: Fast}
+NETWORKS: Mapping[str, Callable[..., StyleNetwork]] = {network.name: network for network in (Fast, ReCoNet, Johnson)}
 
 
 def build_network(name: str, options: Mapping[str, str | int | bool]) -> StyleNetwork:
