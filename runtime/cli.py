@@ -120,8 +120,8 @@ class _GroupedCommand(click.Command):
 @click.option("--fps", "frame_rate", type=RATE, help="Repeat or leave out frames to an even rate.")
 @click.option("--scale", "size", type=SIZE, help="Output size; -1 for a side keeps the proportions.")
 @click.option("--codec", metavar="NAME", help="FFmpeg video encoder.  [default: libx264]")
-@click.option("--crf", type=float, help="Constant quality, lower is better.  [default: 18 for libx264]")
-@click.option("--preset", metavar="NAME", help="Encoder preset, such as veryfast.  [default: the encoder's]")
+@click.option("--crf", type=float, help="Constant quality, lower is better.  [default: 17 for libx264]")
+@click.option("--preset", metavar="NAME", help="Speed against size, such as slow.  [default: veryfast for libx264]")
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output.  [default: yuv420p]")
 @click.option(
     "--backend",
