@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stylize.runtime.artifact import builtin_styles, open_artifact
-from stylize.runtime.cli_types import RATE, SIZE, TIME, VALUE_RANGE
+from stylize.runtime.cli_types import ASSIGNMENT, RATE, SIZE, TIME, VALUE_RANGE
 from stylize.runtime.demo import write_demo_clip
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError, OutputMediaError, StylizeError
@@ -25,6 +25,7 @@ from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.selection import Selection
+from stylize.runtime.source import PIPE
 from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = ["main"]
@@ -64,8 +65,8 @@ class _GroupedCommand(click.Command):
                 "fade_out_seconds",
             ),
         ),
-        ("Selection", ("start_seconds", "end_seconds", "frame_rate", "size")),
-        ("Encoding", ("codec", "crf", "preset", "pix_fmt")),
+        ("Selection", ("start_seconds", "end_seconds", "frame_rate", "size", "picture_rate")),
+        ("Encoding", ("codec", "crf", "preset", "pix_fmt", "encoder_options", "container")),
         ("Reporting", ("report_path", "quiet", "verbose")),  # and --version and --help
     )
 
@@ -119,10 +120,13 @@ class _GroupedCommand(click.Command):
 @click.option("--end", "end_seconds", type=TIME, help="Stop before that moment of the input.")
 @click.option("--fps", "frame_rate", type=RATE, help="Repeat or leave out frames to an even rate.")
 @click.option("--scale", "size", type=SIZE, help="Output size; -1 for a side keeps the proportions.")
+@click.option("--input-fps", "picture_rate", type=RATE, default="25", show_default=True, help="Rate of pictures read.")
 @click.option("--codec", metavar="NAME", help="FFmpeg video encoder.  [default: libx264]")
 @click.option("--crf", type=float, help="Constant quality, lower is better.  [default: 17 for libx264]")
 @click.option("--preset", metavar="NAME", help="Speed against size, such as slow.  [default: veryfast for libx264]")
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output.  [default: yuv420p]")
+@click.option("--encoder-option", "encoder_options", type=ASSIGNMENT, multiple=True, help="Any other; repeatable.")
+@click.option("--format", "container", metavar="NAME", help="Container.  [default: by suffix; matroska for -]")
 @click.option(
     "--backend",
     type=click.Choice([backend.value for backend in Backend]),
@@ -166,10 +170,13 @@ def run(
     end_seconds: Fraction | None,
     frame_rate: Fraction | None,
     size: tuple[int | None, int | None] | None,
+    picture_rate: Fraction,
     codec: str | None,
     crf: float | None,
     preset: str | None,
     pix_fmt: str | None,
+    encoder_options: tuple[tuple[str, str], ...],
+    container: str | None,
     backend: str,
     precision: str,
     threads: int,
@@ -180,14 +187,20 @@ def run(
 ) -> None:
     """Stylize INPUT, a video or a picture, into OUTPUT.
 
-    MODEL is an ONNX file or a built-in style (--list-styles). INPUT `demo` is a short clip drawn on the
-    spot. Sound, subtitles and timestamps are kept. OUTPUT is replaced when the new file is complete.
+    MODEL is an ONNX file or a built-in style (--list-styles). INPUT may be a file, an address, a folder of
+    pictures, numbered pictures (frames/%04d.png), - for standard input, or `demo`, a clip drawn on the spot.
+    OUTPUT may be a file, numbered pictures (out/%04d.png), or - for standard output. Sound, subtitles and
+    timestamps are kept. OUTPUT is replaced when the new file is complete.
 
     Exit codes: 0 done, 1 error, 2 usage, 3 done as far as a damaged input went, 130 interrupted.
     """
+    if report_path == PIPE and str(target) == PIPE:
+        raise OptionError("--json - and OUTPUT - would both write to standard output: give one of them a file")
     console = Console(stderr=True)
     _configure_logging(console, quiet=quiet, verbose=verbose)
-    options = EncodeOptions(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt)
+    options = EncodeOptions(
+        codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, container=container, encoder_options=encoder_options
+    )
     finish = FinishOptions(
         keep_colors=keep_colors,
         mask=mask,
@@ -197,7 +210,12 @@ def run(
     )
     width, height = size or (None, None)
     selection = Selection(
-        start_seconds=start_seconds, end_seconds=end_seconds, frame_rate=frame_rate, width=width, height=height
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        frame_rate=frame_rate,
+        width=width,
+        height=height,
+        picture_rate=picture_rate,
     )
     artifact = open_artifact(model, input_range=input_range)
     progress = _ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
@@ -266,7 +284,7 @@ def _tell(report: RunReport, *, report_path: str | None, console: Console, quiet
             highlight=False,
             soft_wrap=True,
         )
-    if report_path == "-":
+    if report_path == PIPE:
         click.echo(report.to_json())
     elif report_path is not None:
         try:

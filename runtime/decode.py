@@ -21,7 +21,7 @@ from stylize.runtime.errors import InputMediaError, OptionError
 from stylize.runtime.frame import Frame
 from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.selection import Cut, Item, Selection, resampled, seconds_from_text
-from stylize.runtime.source import open_source
+from stylize.runtime.source import open_source, pipe_hint
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
 
@@ -72,10 +72,10 @@ class Decoder:
     """
 
     def __init__(self, source: str | Path, *, selection: Selection | None = None) -> None:
-        """Open `source`: a path, or an address FFmpeg can read (`https://...`, `rtsp://...`).
+        """Open `source`.
 
         Args:
-            source: what to read.
+            source: what to read; see `open_source`.
             selection: which part of it, at what rate and size; None for all as it is.
 
         Raises:
@@ -90,11 +90,15 @@ class Decoder:
         """Frames yielded so far; resampled ones count once for every tick they are shown."""
         self.notes: list[str] = []
         """What was guessed or changed about the picture, one sentence each."""
-        self.container: InputContainer = open_source(source)
+        opened = open_source(source, picture_rate=self.selection.picture_rate)
+        self.notes += opened.notes
+        self.container: InputContainer = opened.container
         try:
             self.video_stream = self._choose_video()
             self.video_stream.codec_context.thread_type = "AUTO"
-            self.video_stream.codec_context.thread_count = _MAX_THREADS
+            # A list of pictures must not lose those that other threads hold when a damaged one ends decoding.
+            is_list = self.container.format.name == "concat"
+            self.video_stream.codec_context.thread_count = 1 if is_list else _MAX_THREADS
             self._converter = ColorConverter()
             self._filter = PictureFilter()
             origin = Fraction(self.container.start_time or 0, av.time_base)
@@ -136,6 +140,12 @@ class Decoder:
     def other_streams(self) -> tuple[Stream, ...]:
         """What is carried along: audio, subtitles, attachments and data, in the source's order."""
         return tuple(stream for stream in self.container.streams if stream.type != "video")
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the source is a single picture file."""
+        name = self.container.format.name
+        return name == "image2" or name.endswith("_pipe")
 
     @property
     def chapters(self) -> list[Any]:
@@ -185,7 +195,7 @@ class Decoder:
         if self.selection.is_cut and not self.problems and self._clock.has_started:
             raise OptionError(f"{self.source}: no frame lies within --start and --end")
         reason = f": {'; '.join(self.problems)}" if self.problems else ""
-        raise InputMediaError(self.source, f"no frame of its video can be decoded{reason}")
+        raise InputMediaError(self.source, f"no frame of its video can be decoded{reason}{pipe_hint(self.source)}")
 
     def _seek(self, origin: Fraction) -> Cut:
         """Go near the selected start where the container has an index to do so exactly."""

@@ -24,7 +24,8 @@ from stylize.runtime.color import ColorConverter
 from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import Frame
-from stylize.runtime.partial_file import PartialFile
+from stylize.runtime.palette import PaletteFilter
+from stylize.runtime.partial_file import PartialFile, StandardOutput
 from stylize.runtime.selection import Item
 
 __all__ = ["EncodeOptions", "Encoder"]
@@ -41,6 +42,7 @@ _DEFAULT_OPTIONS: Final = {
     "libx264": {"crf": "17", "preset": "veryfast"},
     "libx265": {"x265-params": "log-level=error"},  # it prints past every log
 }
+_MAX_GIF_RATE_HZ: Final = 50  # its clock ticks every 1/100 s, and browsers show 1 tick as 10
 _MAX_TIMESCALE: Final = 2**31 - 1  # movie timescale is 32 bits (ISO/IEC 14496-12, 8.2.2)
 _STALE_TAGS: Final = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # of the old file's muxer
 
@@ -57,6 +59,10 @@ class EncodeOptions:
     """Speed against size, in the encoder's own words; by default veryfast for libx264, else its own."""
     pix_fmt: str | None = None
     """Pixel format; by default 8-bit 4:2:0, which plays everywhere."""
+    container: str | None = None
+    """FFmpeg's name of the container; by default the suffix decides, and Matroska goes down a pipe."""
+    encoder_options: tuple[tuple[str, str], ...] = ()
+    """More options of the encoder, by FFmpeg's names; they go before ours."""
 
 
 class Encoder:
@@ -68,7 +74,7 @@ class Encoder:
 
     def __init__(
         self,
-        output: PartialFile,
+        output: PartialFile | StandardOutput,
         *,
         info: VideoInfo,
         options: EncodeOptions | None = None,
@@ -93,6 +99,7 @@ class Encoder:
         self._info = info
         self._options = options or EncodeOptions()
         self._converter = ColorConverter()
+        self._palette: PaletteFilter | None = None
         self._is_finished = False
         with self._reported():
             self._container = self._open_container(source)
@@ -138,8 +145,7 @@ class Encoder:
             picture.pict_type = 0  # the source's choice of key frames is not ours
             for pts in range(frame.pts, frame.pts + (frame.duration if self._info.is_resampled else 1)):
                 picture.pts = pts
-                for packet in self._video.encode(picture):
-                    self._container.mux_one(packet)
+                self._encode(picture)
                 self._tracks[self._video.index].add(pts, frame.time_base)
                 self.num_frames += 1
             self._output.is_worth_keeping = True
@@ -155,6 +161,8 @@ class Encoder:
         self._is_finished = True
         with self._reported():
             try:
+                for picture in self._palette.flush() if self._palette is not None else ():
+                    self._container.mux(self._video.encode(picture))
                 if self.num_frames:
                     self._container.mux(self._video.encode(None))
                 for carrier in self._carriers.values():
@@ -163,11 +171,13 @@ class Encoder:
                 self._container.close()
 
     def check(self) -> None:
-        """Read the finished file back and compare its tracks with what was written.
+        """Read the finished file back and compare its tracks with what was written; not what went down a pipe.
 
         Raises:
             OutputMismatchError: frames, times or tracks differ.
         """
+        if isinstance(self._output, StandardOutput):
+            return
         check_tracks(self._output.target, list(self._tracks.values()), tracks_of_file(self._output.path))
 
     def __enter__(self) -> Self:
@@ -182,6 +192,11 @@ class Encoder:
             if error is None:
                 raise
             logger.debug("closing after an error: %s", second)
+
+    def _encode(self, picture: av.VideoFrame) -> None:
+        for ready in self._palette.push(picture) if self._palette is not None else (picture,):
+            for packet in self._video.encode(ready):
+                self._container.mux_one(packet)
 
     def _mux(self, packets: "list[Packet[Stream]]") -> None:
         """Write packets of a carried stream and remember their times."""
@@ -201,16 +216,24 @@ class Encoder:
             raise OutputMediaError(self._output.target, what + (error.strerror or str(error))) from error
 
     def _open_container(self, source: Decoder | None) -> OutputContainer:
-        path, target = self._output.path, self._output.target
+        target, name = self._output.target, self._options.container
+        if isinstance(self._output, StandardOutput):
+            name = name or "matroska"
         try:
-            container = av.open(str(path.absolute()), "w")
+            container = av.open(self._output.address, "w", format=name)
         except ValueError as error:
+            if name is not None:
+                raise OptionError(
+                    f"--format {name}: no such container; use mp4, matroska, mov, webm or mpegts"
+                ) from error
             raise OutputMediaError(
                 target, f"no container has the suffix {target.suffix or '(none)'}; use .mp4, .mkv, .mov or .webm"
             ) from error
         if container.format.name in {"mp4", "mov"}:
             # Start offsets are stored in movie ticks: make both video and sound times multiples of one.
             container.options["movie_timescale"] = str(_movie_timescale(self._info.time_base, source))
+            if isinstance(self._output, StandardOutput):
+                container.options["movflags"] = "frag_keyframe+empty_moov"  # no way back to the head of a pipe
         if source is not None:
             tags = source.container.metadata
             container.metadata.update({key: text for key, text in tags.items() if key not in _STALE_TAGS})
@@ -236,18 +259,32 @@ class Encoder:
             ) from error
         if not isinstance(stream, VideoStream):
             raise OptionError(f"--codec {name}: not a video encoder")
-        self._pix_fmt = self._choose_pix_fmt(codec)
+        self._pix_fmt = self._choose_gif_pix_fmt() if codec.name == "gif" else self._choose_pix_fmt(codec)
         context = stream.codec_context
         context.width, context.height = self._encoded_size(self._pix_fmt)
-        context.pix_fmt = self._pix_fmt
+        context.pix_fmt = self._pix_fmt if self._palette is None else "pal8"
         context.time_base = info.time_base
         context.sample_aspect_ratio = info.sample_aspect_ratio
         if not av.VideoFormat(self._pix_fmt).is_rgb:
             context.colorspace, context.color_range = info.color.matrix, info.color.range
         context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
-        known = {option.name for option in context.supported_options.private}
+        known = {option.name for option in (*context.supported_options.private, *context.supported_options.generic)}
         stream.options.update(self._codec_options(codec, known))
         return stream
+
+    def _choose_gif_pix_fmt(self) -> str:
+        """Colours are reduced picture by picture, after conversion to the format returned here."""
+        if self._info.frame_rate > _MAX_GIF_RATE_HZ:
+            raise OptionError(
+                f"players slow down a GIF of {float(self._info.frame_rate):g} frames per second: "
+                f"add --fps {_MAX_GIF_RATE_HZ} or less"
+            )
+        if self._options.pix_fmt not in {None, "pal8"}:
+            raise OptionError(f"--pix-fmt {self._options.pix_fmt}: a GIF has pal8")
+        if _has_alpha(self._info.pix_fmt):
+            self.notes.append("transparency is lost: GIF is written without")
+        self._palette = PaletteFilter()
+        return "rgb24"
 
     def _default_codec(self) -> str:
         container = self._container
@@ -295,7 +332,12 @@ class Encoder:
         for key in options:
             if key not in known:
                 raise OptionError(f"--{key}: the encoder {codec.name} has no such option")
-        return _DEFAULT_OPTIONS.get(codec.name, {}) | options
+        for key, _ in self._options.encoder_options:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=3)
+                hint = f"; did you mean {', '.join(close)}?" if close else ""
+                raise OptionError(f"--encoder-option {key}: the encoder {codec.name} has no such option{hint}")
+        return _DEFAULT_OPTIONS.get(codec.name, {}) | options | dict(self._options.encoder_options)
 
 
 def _grown(frame: Frame, width: int, height: int) -> Frame:

@@ -8,7 +8,7 @@ from typing import Self
 
 from stylize.runtime.errors import OutputMediaError
 
-__all__ = ["PartialFile"]
+__all__ = ["PartialFile", "StandardOutput"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ class PartialFile:
         except OSError as error:
             raise OutputMediaError(target, f"cannot be written: {error.strerror}") from error
 
+    @property
+    def address(self) -> str:
+        """What FFmpeg opens: absolute, so that no name is mistaken for a protocol."""
+        return str(self.path.absolute())
+
     def commit(self) -> None:
         """Give the finished file its name, replacing what was there.
 
@@ -64,3 +69,25 @@ class PartialFile:
             logger.warning("%s was not finished; what is done is kept in %s", self.target, self.path)
         else:
             self.path.unlink(missing_ok=True)
+
+
+class StandardOutput:
+    """Standard output in a file's place: what is written is gone, so nothing is left to name or remove."""
+
+    address = "pipe:1"
+    target = Path("-")
+
+    def __init__(self) -> None:
+        self.is_worth_keeping = False
+        """As for a file; means nothing here."""
+
+    def commit(self) -> None:
+        """Nothing to do."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to do."""

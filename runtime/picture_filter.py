@@ -7,7 +7,7 @@ import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer, Type
 
-__all__ = ["PictureFilter", "build_graph", "upright_filters"]
+__all__ = ["PictureFilter", "build_graph", "pull_all", "upright_filters"]
 
 # bwdif, one picture out per picture in, only where the picture says it is interlaced.
 _DEINTERLACE: Final = ("bwdif", "mode=send_frame:deint=interlaced")
@@ -53,7 +53,7 @@ class PictureFilter:
         if self._graph is None:
             return [*finished, picture]
         self._graph.vpush(picture)
-        return [*finished, *_pull(self._graph)]
+        return [*finished, *pull_all(self._graph)]
 
     def flush(self) -> list[av.VideoFrame]:
         """The pictures still inside; the filter starts anew afterwards."""
@@ -61,7 +61,7 @@ class PictureFilter:
         if graph is None:
             return []
         graph.vpush(None)
-        return _pull(graph)
+        return pull_all(graph)
 
 
 def upright_filters(picture: av.VideoFrame) -> tuple[tuple[str, str], ...]:
@@ -99,17 +99,18 @@ def build_graph(picture: av.VideoFrame, filters: tuple[tuple[str, str], ...]) ->
     return graph
 
 
-def _with_named_side_data(picture: av.VideoFrame) -> av.VideoFrame:
-    """The same picture without the kinds of side data that PyAV cannot name."""
-    graph = build_graph(picture, tuple(("sidedata", f"mode=delete:type={number}") for number in _UNNAMED_SIDE_DATA))
-    graph.vpush(picture)
-    return graph.vpull()
-
-
-def _pull(graph: Graph) -> list[av.VideoFrame]:
+def pull_all(graph: Graph) -> list[av.VideoFrame]:
+    """Every picture that `graph` has finished."""
     pictures: list[av.VideoFrame] = []
     while True:
         try:
             pictures.append(graph.vpull())
         except (av.BlockingIOError, av.EOFError):
             return pictures
+
+
+def _with_named_side_data(picture: av.VideoFrame) -> av.VideoFrame:
+    """The same picture without the kinds of side data that PyAV cannot name."""
+    graph = build_graph(picture, tuple(("sidedata", f"mode=delete:type={number}") for number in _UNNAMED_SIDE_DATA))
+    graph.vpush(picture)
+    return graph.vpull()

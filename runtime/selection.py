@@ -38,6 +38,9 @@ class Selection:
     height: int | None = None
     """Pixels; None keeps the proportions to `width`."""
 
+    picture_rate: Fraction = Fraction(25)
+    """Pictures per second of a source that is a folder or numbered pictures; 25 is FFmpeg's own default."""
+
     def __post_init__(self) -> None:
         if self.start_seconds < 0:
             raise OptionError(f"--start {float(self.start_seconds):g} is before the start of the file")
@@ -45,8 +48,9 @@ class Selection:
             raise OptionError(
                 f"--end {float(self.end_seconds):g} s must be after --start {float(self.start_seconds):g} s"
             )
-        if self.frame_rate is not None and not 0 < self.frame_rate <= _MAX_RATE_HZ:
-            raise OptionError(f"--fps {float(self.frame_rate):g} is outside 0..{_MAX_RATE_HZ}, 0 excluded")
+        for option, rate in (("--fps", self.frame_rate), ("--input-fps", self.picture_rate)):
+            if rate is not None and not 0 < rate <= _MAX_RATE_HZ:
+                raise OptionError(f"{option} {float(rate):g} is outside 0..{_MAX_RATE_HZ}, 0 excluded")
         for side in (self.width, self.height):
             if side is not None and not 1 <= side <= _MAX_SIDE_PX:
                 raise OptionError(f"--scale: {side} pixels are outside 1..{_MAX_SIDE_PX}")

@@ -20,11 +20,13 @@ from stylize.runtime.errors import OptionError, OutputMismatchError
 from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import Frame
 from stylize.runtime.network_pass import NetworkPass
-from stylize.runtime.partial_file import PartialFile
+from stylize.runtime.partial_file import PartialFile, StandardOutput
+from stylize.runtime.picture_sequence import PictureSequence
 from stylize.runtime.pipeline import StageSeconds, run_pipeline
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend, open_runner
 from stylize.runtime.selection import Selection
+from stylize.runtime.source import PIPE, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
 
 __all__ = ["Stylizer", "stylize_video"]
@@ -140,8 +142,10 @@ def stylize_video(
 
     Args:
         model: an ONNX file, the name of a built-in style, or a `Stylizer` with its own options.
-        source: a path or address FFmpeg reads.
-        target: a video or picture file; its suffix names the format.
+        source: a path or address FFmpeg reads, `-` for standard input, a folder of pictures, or numbered
+            pictures (`frames/%04d.png`).
+        target: a video or picture file, whose suffix names the format; numbered pictures (`out/%04d.png`); or
+            `-` for standard output.
         selection: which part of the source, at what rate and size.
         encode: how to encode a video.
         finish: where, when and how the style shows.
@@ -157,8 +161,7 @@ def stylize_video(
             return stylize_video(
                 stylizer, source, target, selection=selection, encode=encode, finish=finish, on_progress=on_progress
             )
-    if target.exists() and Path(source).exists() and target.samefile(source):
-        raise OptionError(f"{target} is the input itself: choose another output")
+    _reject_same(source, target)
     started = time.perf_counter()
     with (
         Decoder(source, selection=selection) as decoder,
@@ -168,19 +171,22 @@ def stylize_video(
             info=decoder.info,
             mask_offset_seconds=decoder.selection.start_seconds,
         ) as finisher,
-        PartialFile(target) as output,
+        _open_output(target, decoder) as output,
     ):
+        total = decoder.info.num_frames
         network = partial(model.stylize, finish=finisher)
         logger.info("%s: %s", source, decoder.info)
         logger.info("%s by %s", model.artifact.contract, model.backend)
-        if target.suffix.lower() in STILL_SUFFIXES:
+        if isinstance(output, PictureSequence):
+            result = _render_pictures(network, decoder, output, lambda done: on_progress(done, total))
+        elif target.suffix.lower() in STILL_SUFFIXES and isinstance(output, PartialFile):
             result = _render_still(network, decoder, output)
         else:
-            total = decoder.info.num_frames
             result = _render_video(
                 network, decoder, output, encode or EncodeOptions(), lambda done: on_progress(done, total)
             )
-        output.commit()
+        if not isinstance(output, PictureSequence):
+            output.commit()
     for problem in decoder.problems:
         logger.warning("%s: %s", source, problem)
     return RunReport(
@@ -204,6 +210,25 @@ def stylize_video(
     )
 
 
+def _reject_same(source: str | Path, target: Path) -> None:
+    """Refuse to write over what is read."""
+    read = Path(source)
+    if target.exists() and read.exists() and target.samefile(read):
+        raise OptionError(f"{target} is the input itself: choose another output")
+    if number_pattern(target) and (read.is_dir() or number_pattern(read)) and target.parent.exists():
+        folder = read if read.is_dir() else read.parent
+        if folder.exists() and folder.samefile(target.parent):
+            raise OptionError(f"{target} would be written among the pictures read: choose another folder")
+
+
+def _open_output(target: Path, decoder: Decoder) -> PartialFile | StandardOutput | PictureSequence:
+    if str(target) == PIPE:
+        return StandardOutput()
+    if target.suffix.lower() in STILL_SUFFIXES and number_pattern(target) and not decoder.is_picture:
+        return PictureSequence(target, repeats_frames=decoder.info.is_resampled)
+    return PartialFile(target)
+
+
 @dataclass(frozen=True)
 class _Result:
     """What the writing side knows about a finished file."""
@@ -217,7 +242,7 @@ class _Result:
 def _render_video(
     network: Callable[[Frame], None],
     decoder: Decoder,
-    output: PartialFile,
+    output: PartialFile | StandardOutput,
     options: EncodeOptions,
     on_frame: Callable[[int], None],
 ) -> _Result:
@@ -229,11 +254,25 @@ def _render_video(
     return _Result(encoder.size, encoder.description, seconds, tuple(encoder.notes))
 
 
+def _render_pictures(
+    network: Callable[[Frame], None],
+    decoder: Decoder,
+    output: PictureSequence,
+    on_frame: Callable[[int], None],
+) -> _Result:
+    seconds = run_pipeline(decoder, network=network, sink=output.write, on_frame=on_frame)
+    notes = tuple(
+        f"{stream.type} track {stream.index} left out: pictures hold none" for stream in decoder.other_streams
+    )
+    size = decoder.info.width, decoder.info.height
+    return _Result(size, still_description(output.pattern.suffix), seconds, notes)
+
+
 def _render_still(network: Callable[[Frame], None], decoder: Decoder, output: PartialFile) -> _Result:
     """Render the one frame of a picture in the calling thread."""
     frames = list(islice((item for item in decoder if isinstance(item, Frame)), 2))
     if len(frames) > 1:
-        raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4 or .mkv")
+        raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4, or %04d.png")
     started = time.perf_counter()
     network(frames[0])
     seconds = StageSeconds(network=time.perf_counter() - started)

@@ -45,7 +45,6 @@ def test_quiet_run_says_nothing(folder: Path) -> None:
     assert json.loads((folder / "report.json").read_text())["num_frames"] == 10
 
 
-
 def test_default_encoding_is_veryfast_at_17(folder: Path) -> None:
     assert run(folder, "identity.onnx", "in.mp4", "plain.mp4", "-q").returncode == 0
     assert run(folder, "identity.onnx", "in.mp4", "slow.mp4", "-q", "--preset", "slow").returncode == 0
@@ -53,6 +52,7 @@ def test_default_encoding_is_veryfast_at_17(folder: Path) -> None:
     plain, slow = ((folder / name).read_bytes() for name in ("plain.mp4", "slow.mp4"))
     assert all(text in plain for text in (b"crf=17.0", b"subme=2 "))
     assert all(text in slow for text in (b"crf=17.0", b"subme=8 "))
+
 
 ERRORS = [
     (("nope", "in.mp4", "o.mp4"), "nope: no such file or style"),
