@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from stylize.benchmarks.cases import ModelUnderTest, PeerCases
 from stylize.benchmarks.results import EAGER
 from stylize.runtime.errors import ArtifactError, BackendUnavailableError, OptionError
+from stylize.runtime.runner import Backend
+from stylize.runtime.stylizer import Stylizer
 
 if TYPE_CHECKING:
     from stylize.train.networks import StyleNetwork
@@ -56,7 +58,8 @@ def eager_cases(model: ModelUnderTest, clip: Path, *, checkpoint: Path | None) -
     network = _network_from_onnx(model) if checkpoint is None else _network_from_checkpoint(checkpoint)
     stylize = _eager_stylizer(network, model.stylizer.artifact.contract.size_multiple)
     pictures = _decoded(clip)
-    exported = model.stylizer.run(pictures[0][None])[0]
+    with Stylizer(model.stylizer.artifact, backend=Backend.ONNXRUNTIME) as stylizer:
+        exported = stylizer.run(pictures[0][None])[0]
     difference = float(np.abs(stylize(pictures[0]).astype(np.float32) - exported).mean() / 255)
     if difference > _LARGEST_MEAN_DIFFERENCE:
         raise OptionError(

@@ -18,7 +18,7 @@ from stylize.runtime.encode import Encoder
 from stylize.runtime.frame import Frame
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.pipeline import run_pipeline
-from stylize.runtime.runner import Backend
+from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.stylizer import Stylizer
 
 __all__ = [
@@ -56,11 +56,13 @@ class ModelUnderTest:
 
     Attributes:
         stylizer: the model at full strength.
-        backend: what runs it.
+        backend: what runs it, never `AUTO`.
+        asked_precision: what it was opened with; `precision` says what came of it.
     """
 
     stylizer: Stylizer
     backend: Backend
+    asked_precision: ComputePrecision = ComputePrecision.AUTO
 
     @property
     def name(self) -> str:

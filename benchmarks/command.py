@@ -1,5 +1,6 @@
 """The command behind `stylize-bench`: its options, and what it prints and writes."""
 
+import itertools
 import re
 import shlex
 import sys
@@ -21,7 +22,7 @@ from stylize.benchmarks.speed import SpeedOptions
 from stylize.benchmarks.tables import comparison_table, results_tables
 from stylize.runtime.artifact import builtin_styles, open_artifact
 from stylize.runtime.errors import OptionError
-from stylize.runtime.runner import Backend
+from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend
 from stylize.runtime.stylizer import Stylizer
 
 __all__ = ["bench"]
@@ -61,11 +62,15 @@ class _NamedFile(click.ParamType[tuple[str, Path]]):
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+# By value: click offers the names of enum members, which are upper case.
+_BACKEND = click.Choice([backend.value for backend in Backend])
+_PRECISION = click.Choice([precision.value for precision in ComputePrecision])
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--model", "model_names", multiple=True, metavar="FILE|STYLE", help="What to measure; repeatable.")
-@click.option("--backend", "backends", multiple=True, type=click.Choice(list(Backend)), help="Repeatable.")
+@click.option("--backend", "backends", multiple=True, type=_BACKEND, help="What runs it; repeatable.")
+@click.option("--precision", "precisions", multiple=True, type=_PRECISION, help="What it computes in; repeatable.")
 @click.option("--clip", type=_FILE, help="Measure on this video.  [default: the demo clip]")
 @click.option("--size", "size_px", type=_Size(), help="Measure at this size.  [default: the clip's]")
 @click.option("--frames", "num_frames", type=click.IntRange(2), help="Length of the clip.  [default: 8..48 by speed]")
@@ -83,7 +88,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.version_option(package_name="stylize")
 def bench(
     model_names: Sequence[str],
-    backends: Sequence[Backend],
+    backends: Sequence[str],
+    precisions: Sequence[str],
     clip: Path | None,
     size_px: tuple[int, int] | None,
     num_frames: int | None,
@@ -101,11 +107,12 @@ def bench(
 ) -> None:
     """Measure how fast, how steady and how faithful models are.
 
-    Without --model every built-in style is measured. Columns: frames per second of decoding, network
-    and encoding alone and of the WHOLE pipeline, each the median ± half the middle half of the rounds;
-    p50 p95 p99 of one frame through the network, and through the pipeline with its queues; peak resident
-    memory of the pipeline in a process of its own; work per frame and its share of the machine's
-    measured matrix product rate. Definitions of the steadiness figures: docs/benchmarks.md.
+    Without --model every built-in style is measured, on the fastest backend installed.
+
+    Columns: frames per second of decoding, network and encoding alone and of the WHOLE pipeline, each the
+    median ± half the middle half of the rounds; p50 p95 p99 of one frame through the network, and through
+    the pipeline with its queues; peak resident memory of the pipeline in a process of its own; work per
+    frame and its share of the machine's measured matrix product rate. All figures: docs/benchmarks.md.
     """
     old = None if old_path is None else read_results(old_path)
     options = BenchOptions(
@@ -120,7 +127,7 @@ def bench(
         command=shlex.join(["stylize-bench", *sys.argv[1:]]),
     )
     with (
-        _loaded(model_names, backends) as models,
+        _loaded(model_names, backends or [Backend.AUTO], precisions or [ComputePrecision.AUTO]) as models,
         tempfile.TemporaryDirectory(prefix="stylize-bench-") as folder,
         Progress(
             TextColumn("{task.description}"),
@@ -151,19 +158,18 @@ def bench(
 
 
 @contextmanager
-def _loaded(names: Sequence[str], backends: Sequence[Backend]) -> Iterator[list[ModelUnderTest]]:
-    """Every model on every backend asked for; ONNX Runtime when none is."""
+def _loaded(names: Sequence[str], backends: Sequence[str], precisions: Sequence[str]) -> Iterator[list[ModelUnderTest]]:
+    """Every model on every backend in every precision asked for."""
     chosen = list(names) or [style.name for style in builtin_styles()]
     if not chosen:
         raise OptionError("this installation has no built-in style: name a model with --model FILE")
     with ExitStack() as stack:
-        models = [
-            ModelUnderTest(
-                stylizer=stack.enter_context(Stylizer(open_artifact(name), backend=backend)), backend=backend
-            )
-            for name in chosen
-            for backend in backends or [Backend.ONNXRUNTIME]
-        ]
+        models = []
+        for name, asked_backend, asked_precision in itertools.product(chosen, backends, precisions):
+            backend = automatic_backend()[0] if asked_backend == Backend.AUTO else Backend(asked_backend)
+            precision = ComputePrecision(asked_precision)
+            stylizer = stack.enter_context(Stylizer(open_artifact(name), backend=backend, precision=precision))
+            models.append(ModelUnderTest(stylizer=stylizer, backend=backend, asked_precision=precision))
         labels = [model.label for model in models]
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:

@@ -28,6 +28,7 @@ from stylize.benchmarks.steadiness import (
 )
 from stylize.runtime.errors import OptionError
 from stylize.runtime.runner import Backend
+from stylize.runtime.stylizer import Stylizer
 
 __all__ = ["BenchOptions", "Illustration", "Outcome", "run_benchmark"]
 
@@ -190,16 +191,26 @@ def _references(clip: WorkingClip, options: BenchOptions) -> list[ReferenceClip]
 def _fidelity(
     models: Sequence[ModelUnderTest], stylized: Sequence[NDArray[np.uint8]], reference: ReferenceClip
 ) -> list[FidelityRow]:
-    """Every model against the float32 ONNX Runtime rendering of the same weights, where there is one."""
+    """Every model against float32 ONNX Runtime with the same weights.
+
+    A half-precision file has no float32 of its own; it is left out unless its twin is measured as well.
+    """
+    artifacts = {
+        _origin(model): model.stylizer.artifact
+        for model in models
+        if model.stylizer.artifact.contract.precision == "fp32"
+    }
     exact: dict[tuple[str, ...], NDArray[np.uint8]] = {}
+    rows = []
     for model, output in zip(models, stylized, strict=True):
-        if (model.backend, model.precision) == (Backend.ONNXRUNTIME, "fp32"):
-            exact.setdefault(_origin(model), output)
-    return [
-        fidelity_row(model.identity, output, exact[_origin(model)], reference.motions)
-        for model, output in zip(models, stylized, strict=True)
-        if _origin(model) in exact and output is not exact[_origin(model)]
-    ]
+        origin = _origin(model)
+        if origin not in artifacts or (model.backend, model.precision) == (Backend.ONNXRUNTIME, "fp32"):
+            continue
+        if origin not in exact:
+            with Stylizer(artifacts[origin], backend=Backend.ONNXRUNTIME) as stylizer:
+                exact[origin] = stylizer.run(reference.frames)
+        rows.append(fidelity_row(model.identity, output, exact[origin], reference.motions))
+    return rows
 
 
 def _origin(model: ModelUnderTest) -> tuple[str, ...]:

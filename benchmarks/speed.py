@@ -212,6 +212,7 @@ def _pipeline_row(
         "stylize.benchmarks.memory_case",
         str(model.stylizer.artifact.path),
         str(model.backend),
+        str(model.asked_precision),
         str(clip.path),
         str(clip.path.with_name("memory.mp4")),
     ]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 __all__ = [
     "FORMULA_VERSION",
-    "Array",
     "Clip",
     "FloatArray",
     "Mask",
@@ -35,7 +34,6 @@ __all__ = [
 
 FORMULA_VERSION = 1
 
-Array = NDArray[np.generic]
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Clip = NDArray[np.uint8] | NDArray[np.float32]

@@ -17,7 +17,7 @@ from stylize.benchmarks.results import read_results
 from stylize.benchmarks.sintel import RECONET_SCENES
 from stylize.runtime.contract import ModelContract
 
-SHORT = ("--rounds", "1", "--frames", "4", "--quiet")
+SHORT = ("--backend", "onnxruntime", "--rounds", "1", "--frames", "4", "--quiet")
 
 
 @pytest.fixture(scope="module")

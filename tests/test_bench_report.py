@@ -32,7 +32,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         speed=SpeedOptions(num_rounds=1, num_frames=NUM_FRAMES),
         command="stylize-bench --model 'half <b>.onnx'",
     )
-    with Stylizer(model) as stylizer:
+    with Stylizer(model, backend=Backend.ONNXRUNTIME) as stylizer:
         models = [ModelUnderTest(stylizer=stylizer, backend=Backend.ONNXRUNTIME)]
         return run_benchmark(models, options, folder=folder, advance=lambda _: None)
 
