@@ -25,6 +25,7 @@ from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.selection import Selection
+from stylize.runtime.self_test import run_self_test
 from stylize.runtime.source import PIPE
 from stylize.runtime.stylizer import Stylizer, stylize_video
 
@@ -46,6 +47,16 @@ def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: 
         table.add_row(style.name, style.description)
     Console().print(table)
     context.exit()
+
+
+def _self_test(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    is_ok = True
+    for result in run_self_test():
+        is_ok &= result.is_ok
+        click.echo(f"{'ok' if result.is_ok else 'FAILED':8}{result.name:32}{result.finding}")
+    sys.exit(0 if is_ok else EXIT_ERROR)
 
 
 class _GroupedCommand(click.Command):
@@ -151,6 +162,14 @@ class _GroupedCommand(click.Command):
     expose_value=False,
     callback=_list_styles,
     help="Show the built-in styles and exit.",
+)
+@click.option(
+    "--self-test",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_self_test,
+    help="Render generated clips on this machine, say what survived, and exit.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Also say what is read and written, and how.")
