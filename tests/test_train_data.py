@@ -65,9 +65,9 @@ def test_cutouts_move_on_their_own_and_hide_the_background(pictures: PictureFold
 
 
 def test_compressed_frames_show_blocks_that_the_losses_do_not_see(pictures: PictureFolder) -> None:
-    plain = _pairs(pictures, static_share=1.0, gain=0.0, noise=0.0, compressed_share=0.0)
+    plain = _pairs(pictures, static_share=1.0, gain=0.0, noise=0.0, block_noise=0.0, compressed_share=0.0)
     assert all(torch.equal(pair.current, pair.current_clean) for pair in plain)
-    for pair in _pairs(pictures, static_share=1.0, gain=0.0, noise=0.0, compressed_share=1.0):
+    for pair in _pairs(pictures, static_share=1.0, gain=0.0, noise=0.0, block_noise=0.0, compressed_share=1.0):
         assert torch.equal(pair.previous_clean, pair.current_clean)
         error = (pair.current - pair.current_clean).abs()
         assert 0.001 < error.mean() < 0.1
@@ -75,8 +75,18 @@ def test_compressed_frames_show_blocks_that_the_losses_do_not_see(pictures: Pict
         torch.testing.assert_close(pair.current.mean((1, 2)), pair.current_clean.mean((1, 2)), rtol=0, atol=0.02)
 
 
+def test_block_noise_is_constant_within_a_block_and_differs_between_frames(pictures: PictureFolder) -> None:
+    for pair in _pairs(pictures, static_share=1.0, gain=0.0, noise=0.0, block_noise=0.01, compressed_share=0.0):
+        noise = pair.current - pair.current_clean
+        block = noise[:, 8:16, 16:24][
+            :, (pair.current[:, 8:16, 16:24] % 1 != 0).all(dim=0)
+        ]  # where nothing was clipped
+        assert block.std(dim=1).max() < 1e-6
+        assert not torch.equal(pair.current, pair.previous)
+
+
 def test_light_and_noise_stay_within_their_limits(pictures: PictureFolder) -> None:
-    for pair in _pairs(pictures, static_share=1.0, gain=0.05, noise=0.01, compressed_share=0.0):
+    for pair in _pairs(pictures, static_share=1.0, gain=0.05, noise=0.01, block_noise=0.0, compressed_share=0.0):
         ratio = pair.current_clean.mean() / pair.previous_clean.mean()
         assert 0.94 < ratio < 1.06
         assert (pair.current - pair.current_clean).std() < 0.0101

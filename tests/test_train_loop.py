@@ -69,6 +69,16 @@ def test_time_can_decide_the_length(tmp_path: Path) -> None:
     assert checkpoint.elapsed_seconds >= 3
 
 
+def test_starts_from_the_weights_of_another_training(tmp_path: Path) -> None:
+    first = _train(tmp_path, "first.pth", steps=2)
+    # A learning rate of nothing leaves the weights as they came.
+    second = _train(tmp_path, "second.pth", steps=1, start_from=tmp_path / "first.pth", learning_rate=1e-8)
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(second.weights[name], weight, rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match=r"first.pth: holds fast .*, this training is for reconet"):
+        _train(tmp_path, "third.pth", network="reconet", start_from=tmp_path / "first.pth")
+
+
 def test_preview_shows_four_columns(tmp_path: Path) -> None:
     _train(tmp_path, steps=1, preview_every=1)
     preview = cv2.imread(str(tmp_path / "x-preview.jpg"))

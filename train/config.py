@@ -35,6 +35,9 @@ class TrainConfig:
     loss_weights: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
         None, "VGG weights (.safetensors or .pth). Default: torch's cache, else download."
     )
+    start_from: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
+        None, "Checkpoint whose weights to begin with: a related style learns faster."
+    )
     steps: int | None = _option(None, "Training steps. Default: 10000, unless --minutes is given.")
     minutes: float | None = _option(None, "Train for this long instead of a number of steps.")
     batch_size: int = _option(1, "Frame pairs per step.")
@@ -45,7 +48,7 @@ class TrainConfig:
     content_layer: str = _option("relu3_4", "VGG layer for content.")
     content_weight: float = _option(1.0, "Weight of the relative content error.")
     style_weight: float = _option(10.0, "Weight of the relative Gram error.")
-    temporal_weight: float = _option(0.3, "Weight of the output's flicker; 0 trains a picture-only style.")
+    temporal_weight: float = _option(1.0, "Weight of the output's flicker; 0 trains a picture-only style.")
     feature_temporal_weight: float = _option(0.1, "Weight of the encoder features' flicker.")
     variation_weight: float = _option(5.0, "Weight of total variation: smoother flats.")
     learning_rate: float = _option(2e-3, "Adam's highest learning rate; decays by a half cosine.")
@@ -131,8 +134,9 @@ def config_from_dict(plain: dict[str, Any]) -> TrainConfig:
         values["style"] = Path(values["style"])
         values["data"] = tuple(Path(item) for item in values["data"])
         values["style_layers"] = tuple(values["style_layers"])
-        if values["loss_weights"] is not None:
-            values["loss_weights"] = Path(values["loss_weights"])
+        for name in ("loss_weights", "start_from"):
+            if values[name] is not None:
+                values[name] = Path(values[name])
         return TrainConfig(**values)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the training config does not fit this version: {error}") from error

@@ -135,14 +135,16 @@ class MotionRange:
     """Peak of the smooth random field that stands for parallax and deformation."""
     cutout_shift_px: float = 12.0
     max_cutouts: int = 2
-    static_share: float = 0.2
+    static_share: float = 0.3
     """Share of pairs without any motion: a tripod, where flicker shows most."""
     gain: float = 0.08
     """Largest relative change of brightness between the frames."""
     noise: float = 0.02
     """Largest standard deviation of the sensor noise."""
+    block_noise: float = 0.01
+    """Largest standard deviation of the offsets of 8x8 blocks: what low bit rates leave in flat areas."""
     compressed_share: float = 0.5
-    """Share of pairs whose frames went through a lossy codec, each on its own, as video has."""
+    """Share of pairs whose frames went through a lossy codec, each at its own quality, as in video."""
 
 
 @dataclass(frozen=True)
@@ -192,18 +194,11 @@ class FramePairs(Dataset[FramePair]):
         flow, visible = self._flow_and_visibility(layers, sources)
         gain = 1 + rng.uniform(-1, 1) * self._motion.gain
         current = (current * gain).clamp(0, 1)
-        sigma = rng.uniform(0, self._motion.noise)
-        seen = [self._as_filmed(rng, frame[0], sigma) for frame in (previous, current)]
+        sigmas = rng.uniform(0, self._motion.noise), rng.uniform(0, self._motion.block_noise)
+        seen = [_with_noise(rng, frame[0], *sigmas) for frame in (previous, current)]
         if rng.uniform() < self._motion.compressed_share:
-            quality = int(rng.integers(*_JPEG_QUALITY))
-            seen = [_through_codec(frame, quality) for frame in seen]
+            seen = [_through_codec(frame, int(rng.integers(*_JPEG_QUALITY))) for frame in seen]
         return FramePair(seen[0], seen[1], previous[0], current[0], flow, visible)
-
-    @staticmethod
-    def _as_filmed(rng: np.random.Generator, clean_3HW: Tensor, sigma: float) -> Tensor:
-        """The frame with grey sensor noise."""
-        noise = rng.normal(0, sigma, (1, *clean_3HW.shape[1:])).astype(np.float32)
-        return (clean_3HW + torch.from_numpy(noise)).clamp(0, 1)
 
     def _texture(self, rng: np.random.Generator) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """A random picture, and the map from crop positions into it."""
@@ -302,6 +297,15 @@ class FramePairs(Dataset[FramePair]):
             flow = torch.where(covers, source - self._grid, flow)
             visible = torch.where(covers, own_visible, visible)
         return flow[0], visible[0].float()
+
+
+def _with_noise(rng: np.random.Generator, clean_3HW: Tensor, sensor_sigma: float, block_sigma: float) -> Tensor:
+    """The frame with grey sensor noise and with coloured offsets of its 8x8 blocks."""
+    _, height, width = clean_3HW.shape
+    sensor = rng.normal(0, sensor_sigma, (1, height, width)).astype(np.float32)
+    offsets = rng.normal(0, block_sigma, (3, -(-height // 8), -(-width // 8))).astype(np.float32)
+    blocks = offsets.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    return (clean_3HW + torch.from_numpy(sensor + blocks)).clamp(0, 1)
 
 
 def _through_codec(frame_3HW: Tensor, quality: int) -> Tensor:

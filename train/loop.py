@@ -266,6 +266,14 @@ def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManag
 def _initial_state(config: TrainConfig, device: torch.device) -> _State:
     torch.manual_seed(config.seed)
     network = build_network(config.network, config.network_options)
+    if config.start_from is not None:
+        start = load_checkpoint(config.start_from)
+        if (start.network, start.options) != (network.name, network.options):
+            raise ValueError(
+                f"{config.start_from}: holds {start.network} {start.options}, "
+                f"this training is for {network.name} {network.options}"
+            )
+        network.load_state_dict(start.weights)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return _State(
         network=network,
