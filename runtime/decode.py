@@ -22,6 +22,7 @@ from stylize.runtime.frame import Frame
 from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.selection import Cut, Item, Selection, resampled, seconds_from_text
 from stylize.runtime.source import open_source, pipe_hint
+from stylize.runtime.tone_map import SDR_COLOR, ToneMapper
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
 
@@ -101,6 +102,7 @@ class Decoder:
             self.video_stream.codec_context.thread_count = 1 if is_list else _MAX_THREADS
             self._converter = ColorConverter()
             self._filter = PictureFilter()
+            self._tone_mapper: ToneMapper | None = None
             origin = Fraction(self.container.start_time or 0, av.time_base)
             self._clock = Clock(self._time_base, self._frame_rate)
             self._cut = self._seek(origin)
@@ -276,7 +278,8 @@ class Decoder:
             self.notes.append(
                 f"the video changes its size to {picture.width}x{picture.height}: scaled to {info.width}x{info.height}"
             )
-        return self._converter.frame_from_picture(picture, color=color, width=info.width, height=info.height)
+        frame = self._converter.frame_from_picture(picture, color=color, width=info.width, height=info.height)
+        return frame if self._tone_mapper is None else self._tone_mapper.mapped(frame)
 
     def _describe(self, picture: av.VideoFrame, color: Color) -> VideoInfo:
         """Collect what the first picture and the container say, and note what was done about it."""
@@ -290,7 +293,8 @@ class Decoder:
         if color.guess is not None:
             self.notes.append(color.guess)
         if color.hdr is not None:
-            self.notes.append(f"{color.hdr} high dynamic range is stylized as it is, without tone mapping")
+            self._tone_mapper = ToneMapper(color.hdr)
+            self.notes.append(f"{color.hdr} high dynamic range is tone-mapped to ordinary BT.709 video")
         selection, rate = self.selection, self._frame_rate
         width, height = selection.size_of(picture.width, picture.height)
         if (width, height) != (picture.width, picture.height):
@@ -309,7 +313,7 @@ class Decoder:
             height=height,
             time_base=self._time_base if selection.frame_rate is None else 1 / selection.frame_rate,
             frame_rate=selection.frame_rate or rate,
-            color=color,
+            color=color if color.hdr is None else SDR_COLOR,
             sample_aspect_ratio=selection.sample_aspect_ratio_of(aspect, width=picture.width, height=picture.height),
             pix_fmt=picture.format.name,
             num_frames=num_frames,
