@@ -153,6 +153,13 @@ def test_resampling_makes_variable_rate_even(identity: Path, tmp_path: Path) -> 
     assert packets_of(tmp_path / "out.mp4", "audio") == packets_of(source, "audio")
 
 
+def test_repeated_frames_pass_the_network_once(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mkv")
+    with Decoder(source, selection=Selection(frame_rate=Fraction(100))) as decoder:
+        assert sum(isinstance(item, Frame) for item in decoder) == 10
+        assert decoder.num_frames == 40
+
+
 def test_half_the_rate_takes_every_second_frame() -> None:
     def frames() -> list[Frame]:
         made = [Frame.blank(8, 8) for _ in range(20)]
