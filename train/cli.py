@@ -127,9 +127,8 @@ def _train_with_progress(
             losses = " ".join(f"{name} {progress.losses[name]:.3f}" for name in _LOSS_NAMES)
             bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
             if not console.is_terminal and progress.step % _STEPS_PER_LOG_LINE == 0:
-                console.print(
-                    f"step {progress.step} ({progress.fraction:.1%}, {progress.elapsed_seconds:.0f} s) {losses}"
-                )
+                line = f"step {progress.step} ({progress.fraction:.1%}, {progress.elapsed_seconds:.0f} s) {losses}"
+                console.print(line, soft_wrap=True)
 
         return train(config, output, resume=resume, on_step=show, device=device)
 
