@@ -23,7 +23,7 @@ lint: $(VENV)/.dev
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or later is needed, %s is %d.%d" % (sys.executable, *v))'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[cpu]'
+	$(PIP) --editable '.[cpu,openvino]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
