@@ -13,7 +13,7 @@ from helpers.training import tiny_config, write_picture
 from stylize.export.cli import export_checkpoint, main
 from stylize.export.onnx_from_network import onnx_from_network
 from stylize.export.verify import FrameFidelity, check_floor, compare_on_frames, verification_frames
-from stylize.runtime import Stylizer, open_artifact
+from stylize.runtime import Backend, Stylizer, open_artifact
 from stylize.train.checkpoint import load_checkpoint, network_from_checkpoint, save_checkpoint
 from stylize.train.loop import train
 from stylize.train.networks import build_network
@@ -77,7 +77,7 @@ def test_runtime_paints_what_the_network_paints(exported: dict[str, Path], check
     frame = np.random.default_rng(1).integers(0, 256, (40, 64, 3), np.uint8)
     with torch.no_grad():
         expected = network(torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0).numpy()
-    with Stylizer(exported["fp32"]) as stylizer:
+    with Stylizer(exported["fp32"], backend=Backend.ONNXRUNTIME) as stylizer:
         got = stylizer.run(frame[None])[0]
     # Half a code value of rounding, and float32 summation order.
     assert np.abs(got / 255 - expected).max() <= 0.51 / 255
