@@ -1,5 +1,8 @@
 """A frame of any size through a network with its own ideas about size, range and layout."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,10 +22,18 @@ MIN_SIDE_PX = 32
 _MAX_STYLE_SCALE = 4.0
 
 
+@dataclass(frozen=True)
+class _Buffers:
+    """Input and output of one pass, (1, 3, H, W) or (1, H, W, 3) as the contract says."""
+
+    source: HostArray
+    target: HostArray
+
+
 class NetworkPass:
     """Stylizes frames in place with one runner.
 
-    Keeps the network's input and output for the last frame size, so equal sizes cost no allocation.
+    Keeps the network's inputs and outputs for the last frame size, so equal sizes cost no allocation.
     Not thread-safe.
     """
 
@@ -45,7 +56,7 @@ class NetworkPass:
         self._runner = runner
         self._style_scale = style_scale
         self._converter = ColorConverter()
-        self._source = self._target = _buffer(runner.contract, 0, 0)
+        self._free_buffers: list[_Buffers] = []
         self._result_CHW = np.empty((3, 0, 0), np.float32)
 
     def stylize(self, frame: Frame, *, finish: Finish) -> None:
@@ -54,19 +65,41 @@ class NetworkPass:
         Raises:
             BackendError: the network failed, or returned values that are not numbers.
         """
+        self._begin(frame, finish, self._run)()
+
+    def begin(self, frame: Frame, *, finish: Finish) -> Callable[[], None]:
+        """Start on `frame` and return what completes it, with the result of `stylize` but for rounding.
+
+        At most `num_in_flight` of the runner may be begun; complete them once each and in order.
+
+        Raises:
+            BackendError: as `stylize`; completing raises it too.
+        """
+        return self._begin(frame, finish, lambda buffers: self._runner.start(buffers.source, target=buffers.target))
+
+    def _run(self, buffers: _Buffers) -> Callable[[], None]:
+        self._runner.enqueue(buffers.source, target=buffers.target, cuda_stream=None)
+        return _do_nothing
+
+    def _begin(
+        self, frame: Frame, finish: Finish, start: Callable[[_Buffers], Callable[[], None]]
+    ) -> Callable[[], None]:
         weight = finish.weight(frame)
         if not np.any(weight):
-            return
+            return _do_nothing
         size = self._working_size(frame)
         if size == (frame.width, frame.height):
-            self._infer(frame)
-            finish.store(self._result_CHW, frame, weight=weight)
-            return
+            infer = self._begin_inference(frame, start)
+            return lambda: finish.store(infer(), frame, weight=weight)
         fitted = self._converter.resized_frame(frame, width=size[0], height=size[1])
-        self._infer(fitted)
-        Finish().store(self._result_CHW, fitted, weight=1.0)
-        restored = self._converter.resized_frame(fitted, width=frame.width, height=frame.height)
-        finish.store(np.stack(restored.planes).astype(np.float32), frame, weight=weight)
+        infer_fitted = self._begin_inference(fitted, start)
+
+        def complete() -> None:
+            Finish().store(infer_fitted(), fitted, weight=1.0)
+            restored = self._converter.resized_frame(fitted, width=frame.width, height=frame.height)
+            finish.store(np.stack(restored.planes).astype(np.float32), frame, weight=weight)
+
+        return complete
 
     def _working_size(self, frame: Frame) -> tuple[int, int]:
         """Width and height in pixels at which the network sees `frame`."""
@@ -75,38 +108,57 @@ class NetworkPass:
             return _fitting(frame, fixed)
         return max(1, round(frame.width * self._style_scale)), max(1, round(frame.height * self._style_scale))
 
-    def _infer(self, frame: Frame) -> None:
-        """Run the network; `self._result_CHW` holds the result in [0, WHITE], not clipped."""
-        self._allocate(frame.width, frame.height)
+    def _begin_inference(
+        self, frame: Frame, start: Callable[[_Buffers], Callable[[], None]]
+    ) -> Callable[[], NDArray[np.float32]]:
+        """Start the network and return what waits for its picture: (3, H, W) in [0, WHITE], not clipped.
+
+        The picture is valid until the next one.
+        """
+        buffers = self._take_buffers(frame.width, frame.height)
         contract = self._runner.contract
         black, white = contract.value_range
-        source_CHW = _as_CHW(self._source, contract)
+        source_CHW = _as_CHW(buffers.source, contract)
         for channel, plane in enumerate(frame.planes):
             inside = source_CHW[channel, : frame.height, : frame.width]
             np.multiply(plane, np.float32((white - black) / WHITE), out=inside, casting="unsafe")
             if black != 0.0:
                 inside += black
         reflect_pad(source_CHW, width=frame.width, height=frame.height)
-        self._runner.enqueue(self._source, target=self._target, cuda_stream=None)
-        cropped_CHW = _as_CHW(self._target, contract)[:, : frame.height, : frame.width]
-        scale = np.float32(WHITE / (white - black))
-        np.multiply(cropped_CHW, scale, out=self._result_CHW, dtype=np.float32)
-        if black != 0.0:
-            self._result_CHW -= black * scale
+        wait = start(buffers)
 
-    def _allocate(self, width: int, height: int) -> None:
-        """Make buffers for frames of this size, unless they are there from the last one."""
+        def result() -> NDArray[np.float32]:
+            wait()
+            cropped_CHW = _as_CHW(buffers.target, contract)[:, : frame.height, : frame.width]
+            if self._result_CHW.shape != cropped_CHW.shape:
+                self._result_CHW = np.empty(cropped_CHW.shape, np.float32)
+            scale = np.float32(WHITE / (white - black))
+            np.multiply(cropped_CHW, scale, out=self._result_CHW, dtype=np.float32)
+            if black != 0.0:
+                self._result_CHW -= black * scale
+            self._free_buffers.append(buffers)
+            return self._result_CHW
+
+        return result
+
+    def _take_buffers(self, width: int, height: int) -> _Buffers:
+        """Buffers for a frame of this size, those of an earlier one if they fit."""
         contract = self._runner.contract
         if contract.fixed_size is not None:
             padded_width, padded_height = contract.fixed_size
         else:
             padded_width = _round_up(max(width, MIN_SIDE_PX), contract.size_multiple)
             padded_height = _round_up(max(height, MIN_SIDE_PX), contract.size_multiple)
-        if _as_CHW(self._source, contract).shape[1:] != (padded_height, padded_width):
-            self._source = _buffer(contract, padded_width, padded_height)
-            self._target = np.empty_like(self._source)
-        if self._result_CHW.shape[1:] != (height, width):
-            self._result_CHW = np.empty((3, height, width), np.float32)
+        while self._free_buffers:
+            buffers = self._free_buffers.pop()
+            if _as_CHW(buffers.source, contract).shape[1:] == (padded_height, padded_width):
+                return buffers
+        source = _buffer(contract, padded_width, padded_height)
+        return _Buffers(source, np.empty_like(source))
+
+
+def _do_nothing() -> None:
+    """What completes a frame that is complete."""
 
 
 def _fitting(frame: Frame, fixed: tuple[int, int]) -> tuple[int, int]:

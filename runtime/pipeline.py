@@ -5,11 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from stylize.runtime.frame import Frame
 from stylize.runtime.selection import Item
 
 __all__ = ["Channel", "StageSeconds", "run_pipeline"]
+
+Complete: TypeAlias = Callable[[], None]
+"""Finishes a frame that was begun."""
 
 # Three frames let a stage run ahead over the other's hiccups; more only costs memory. The extra holds
 # several seconds of sound packets, which must not take the frames' room.
@@ -79,8 +83,9 @@ class Channel:
 def run_pipeline(
     source: Iterable[Item],
     *,
-    network: Callable[[Frame], None],
+    network: Callable[[Frame], Complete | None],
     sink: Callable[[Item], None],
+    num_in_flight: int = 1,
     on_frame: Callable[[int], None] = lambda _: None,
 ) -> StageSeconds:
     """Pass every item of `source` to `sink` in order, frames by way of `network`.
@@ -91,11 +96,12 @@ def run_pipeline(
 
     Args:
         source: frames and packets, from the decode thread.
-        network: changes a frame in place, in the network thread.
+        network: changes a frame in place, in the network thread, or begins to and returns what completes it.
         sink: takes frames and packets, in the encode thread.
+        num_in_flight: how many frames the network may have begun before the first is completed.
         on_frame: called by the encode thread with the number of frames done.
     """
-    pipeline = _Pipeline(source, network, sink, on_frame)
+    pipeline = _Pipeline(source, network, sink, num_in_flight, on_frame)
     stages = (pipeline.decode, pipeline.stylize, pipeline.encode)
     threads = [threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__) for stage in stages]
     for thread in threads:
@@ -119,11 +125,13 @@ class _Pipeline:
     def __init__(
         self,
         source: Iterable[Item],
-        network: Callable[[Frame], None],
+        network: Callable[[Frame], Complete | None],
         sink: Callable[[Item], None],
+        num_in_flight: int,
         on_frame: Callable[[int], None],
     ) -> None:
         self._source, self._network, self._sink, self._on_frame = source, network, sink, on_frame
+        self._num_in_flight = num_in_flight
         self.decoded, self.stylized = Channel(_PACKET_BYTES), Channel(_PACKET_BYTES)
         self.seconds = StageSeconds()
         self.error: BaseException | None = None
@@ -153,14 +161,39 @@ class _Pipeline:
         self.decoded.close()
 
     def stylize(self) -> None:
-        for item in self.decoded:
-            if isinstance(item, Frame):
-                started = time.perf_counter()
-                self._network(item)
-                self.seconds.network += time.perf_counter() - started
-            if not self.stylized.put(item):
-                return
+        begun: deque[tuple[Item, Complete | None]] = deque()
+        try:
+            for item in self.decoded:
+                begun.append((item, self._begin(item)))
+                # Packets behind a frame wait for it: order is kept.
+                while begun and not (isinstance(begun[0][0], Frame) and _num_frames(begun) < self._num_in_flight):
+                    if not self._hand_on(*begun.popleft()):
+                        return
+            while begun:
+                if not self._hand_on(*begun.popleft()):
+                    return
+        finally:
+            # Until it is completed the network writes where its next frame will be.
+            for _, complete in begun:
+                if complete is not None:
+                    complete()
         self.stylized.close()
+
+    def _begin(self, item: Item) -> Complete | None:
+        if not isinstance(item, Frame):
+            return None
+        started = time.perf_counter()
+        complete = self._network(item)
+        self.seconds.network += time.perf_counter() - started
+        return complete
+
+    def _hand_on(self, item: Item, complete: Complete | None) -> bool:
+        """Complete `item` and queue it; False when the queue was aborted."""
+        if complete is not None:
+            started = time.perf_counter()
+            complete()
+            self.seconds.network += time.perf_counter() - started
+        return self.stylized.put(item)
 
     def encode(self) -> None:
         num_frames = 0
@@ -171,6 +204,10 @@ class _Pipeline:
             if isinstance(item, Frame):
                 num_frames += 1
                 self._on_frame(num_frames)
+
+
+def _num_frames(begun: Iterable[tuple[Item, Complete | None]]) -> int:
+    return sum(isinstance(item, Frame) for item, _ in begun)
 
 
 def _size_bytes(item: Item) -> int:

@@ -1,6 +1,7 @@
 """One contract for every backend that can run a model."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
 from types import TracebackType
@@ -92,6 +93,23 @@ class Runner(ABC, Generic[BufferT]):
         Raises:
             BackendError: the backend failed, for example out of memory.
         """
+
+    @property
+    def num_in_flight(self) -> int:
+        """How many passes begun with `start` can run side by side."""
+        return 1
+
+    def start(self, source: BufferT, *, target: BufferT) -> Callable[[], None]:
+        """Begin one pass on the CPU and return what waits for its end.
+
+        At most `num_in_flight` passes may be under way, each with arrays of its own, and each must be waited
+        for: that frees its place. Several are faster in sum than one after the other, a single one slower.
+
+        Raises:
+            BackendError: as `enqueue`; waiting raises it too.
+        """
+        self.enqueue(source, target=target, cuda_stream=None)
+        return lambda: None
 
     @abstractmethod
     def close(self) -> None:

@@ -1,6 +1,8 @@
 """OpenVINO on the CPU."""
 
 import importlib
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from stylize.runtime.artifact import Artifact
@@ -11,13 +13,18 @@ __all__ = ["OpenVinoRunner"]
 
 _DEVICE: Final = "CPU"
 _HINTS: Final = {ComputePrecision.FP32: "f32", ComputePrecision.BF16: "bf16"}
+# Two passes at once, each on half the threads, wait for no thread of their own that decoder or encoder
+# holds up: the whole pipeline takes 13 % less processor time on 2 cores. Three were no better.
+_MAX_IN_FLIGHT: Final = 2
 
 
 class OpenVinoRunner(Runner[HostArray]):
     """Runs a model with OpenVINO; source and target are bound, never copied.
 
-    The model is compiled once, for all sizes its graph accepts. Compiling it anew for the size at hand
-    was measured and left out: within 2 % of the same speed, the same result bit for bit.
+    The model is compiled for all sizes its graph accepts. Compiling it anew for the size at hand was
+    measured and left out: within 2 % of the same speed, the same result bit for bit. It is compiled once
+    for single passes on all threads and, when `start` is first used, once for several at a time; the two
+    round differently, each always in the same way.
     """
 
     def __init__(
@@ -43,7 +50,11 @@ class OpenVinoRunner(Runner[HostArray]):
         self._num_threads = num_threads
         self._asked_precision = precision
         self._precision = precision
+        self._core: Any = None
+        self._model: Any = None
         self._request: Any = None
+        self._num_in_flight = 1
+        self._free_requests: deque[Any] | None = None  # for `start`
 
     @property
     def description(self) -> str:
@@ -58,16 +69,12 @@ class OpenVinoRunner(Runner[HostArray]):
 
     def activate(self) -> None:
         """Load and compile the model; see `Runner.activate`."""
-        core = self._openvino.Core()
-        self._precision = self._choose_precision(core)
-        # Set even where it is the default: on Arm that is fp16.
-        config = {"INFERENCE_PRECISION_HINT": _HINTS[self._precision], "NUM_STREAMS": 1}
-        if self._num_threads:
-            config["INFERENCE_NUM_THREADS"] = self._num_threads
-        try:
-            self._request = core.compile_model(str(self.artifact.path), _DEVICE, config).create_infer_request()
-        except RuntimeError as error:
-            raise ArtifactError(self.artifact.path, f"OpenVINO refuses the model: {_reason(error)}") from error
+        self._core = self._openvino.Core()
+        self._precision = self._choose_precision()
+        self._model = self._read()
+        compiled = self._compile(num_streams=1)
+        self._request = compiled.create_infer_request()
+        self._num_in_flight = min(_MAX_IN_FLIGHT, compiled.get_property("INFERENCE_NUM_THREADS"))
 
     def enqueue(self, source: HostArray, *, target: HostArray, cuda_stream: int | None) -> None:
         """Run one pass, complete on return; see `Runner.enqueue`.
@@ -75,39 +82,103 @@ class OpenVinoRunner(Runner[HostArray]):
         Raises:
             BackendError: the graph fails, or its output has another shape than `target`.
         """
-        tensor_of, request = self._openvino.Tensor, self._request
+        self._begin(self._request, source, target)
+        self._wait(self._request, source, target)
+
+    @property
+    def num_in_flight(self) -> int:
+        """Two, or one on a single thread."""
+        return self._num_in_flight
+
+    def start(self, source: HostArray, *, target: HostArray) -> Callable[[], None]:
+        """Begin one pass and return what waits for its end; see `Runner.start`."""
+        if self._num_in_flight == 1:
+            return super().start(source, target=target)
+        if self._free_requests is None:
+            compiled = self._compile(num_streams=self._num_in_flight)
+            self._free_requests = deque(compiled.create_infer_request() for _ in range(self._num_in_flight))
+        free_requests = self._free_requests
+        assert free_requests, f"more than {self._num_in_flight} passes begun"
+        self._begin(free_requests[0], source, target)
+        request = free_requests.popleft()
+
+        def wait() -> None:
+            try:
+                self._wait(request, source, target)
+            finally:
+                free_requests.append(request)
+
+        return wait
+
+    def close(self) -> None:
+        """Free the compiled model."""
+        self._core = self._model = self._request = self._free_requests = None
+
+    def _read(self) -> Any:  # noqa: ANN401 - openvino has no usable stubs
         try:
-            request.set_input_tensor(tensor_of(source, shared_memory=True))
-            request.set_output_tensor(tensor_of(target, shared_memory=True))
-            request.infer()
+            return self._core.read_model(str(self.artifact.path))
         except RuntimeError as error:
-            shape = tuple(source.shape)
-            raise BackendError(f"OpenVINO failed on {shape} {source.dtype}: {_reason(error)}") from error
+            raise self._refusal(error) from error
+
+    def _compile(self, *, num_streams: int) -> Any:  # noqa: ANN401
+        """The model for `num_streams` passes at a time, which share the threads.
+
+        Raises:
+            ArtifactError: OpenVINO refuses the model.
+        """
+        config = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],  # even if it is the default: on Arm that is fp16
+            "NUM_STREAMS": num_streams,
+            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for its core while another one is free
+        }
+        if self._num_threads:
+            config["INFERENCE_NUM_THREADS"] = self._num_threads
+        try:
+            return self._core.compile_model(self._model, _DEVICE, config)
+        except RuntimeError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> ArtifactError:
+        return ArtifactError(self.artifact.path, f"OpenVINO refuses the model: {_reason(error)}")
+
+    def _begin(self, request: Any, source: HostArray, target: HostArray) -> None:  # noqa: ANN401
+        try:
+            request.set_input_tensor(self._openvino.Tensor(source, shared_memory=True))
+            request.set_output_tensor(self._openvino.Tensor(target, shared_memory=True))
+            request.start_async()
+        except RuntimeError as error:
+            raise _failure(source, error) from error
+
+    def _wait(self, request: Any, source: HostArray, target: HostArray) -> None:  # noqa: ANN401
+        try:
+            request.wait()
+        except RuntimeError as error:
+            raise _failure(source, error) from error
         shape = tuple(request.get_output_tensor().shape)
         if shape != target.shape:
             raise BackendError(f"the network returned {shape} for {source.shape}, expected {target.shape}")
 
-    def close(self) -> None:
-        """Free the compiled model."""
-        self._request = None
-
-    def _choose_precision(self, core: Any) -> ComputePrecision:  # noqa: ANN401 - openvino has no usable stubs
+    def _choose_precision(self) -> ComputePrecision:
         """What was asked for, or the fastest this CPU computes in.
 
         Raises:
             BackendUnavailableError: bf16 was asked for and the CPU has no instructions for it.
         """
-        has_bf16 = "BF16" in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        has_bf16 = "BF16" in self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
         match self._asked_precision:
             case ComputePrecision.AUTO:
                 return ComputePrecision.BF16 if has_bf16 else ComputePrecision.FP32
             case ComputePrecision.BF16 if not has_bf16:
-                name = core.get_property(_DEVICE, "FULL_DEVICE_NAME")
+                name = self._core.get_property(_DEVICE, "FULL_DEVICE_NAME")
                 raise BackendUnavailableError(f"{name} has no bf16 instructions: choose --precision fp32")
         return self._asked_precision
 
 
-def _reason(error: RuntimeError) -> str:
+def _failure(source: HostArray, error: RuntimeError) -> BackendError:
+    return BackendError(f"OpenVINO failed on {source.shape} {source.dtype}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
     """What OpenVINO says in one line, without the places in its sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from stylize.runtime.picture_sequence import PictureSequence
 from stylize.runtime.pipeline import StageSeconds, run_pipeline
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend, open_runner
-from stylize.runtime.selection import Selection
+from stylize.runtime.selection import Item, Selection
 from stylize.runtime.source import PIPE, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
 
@@ -111,6 +111,21 @@ class Stylizer:
         """
         self._pass.stylize(frame, finish=finish or self._finish)
 
+    @property
+    def num_in_flight(self) -> int:
+        """How many frames may be begun before the first is completed."""
+        return self._runner.num_in_flight
+
+    def begin(self, frame: Frame, *, finish: Finish | None = None) -> Callable[[], None]:
+        """Start on `frame` and return what completes it in place; for many frames faster than `stylize`.
+
+        At most `num_in_flight` may be begun; complete them once each and in order.
+
+        Raises:
+            BackendError: the network failed; completing raises it too.
+        """
+        return self._pass.begin(frame, finish=finish or self._finish)
+
     def close(self) -> None:
         """Free the model."""
         self._runner.close()
@@ -173,18 +188,25 @@ def stylize_video(
         ) as finisher,
         _open_output(target, decoder) as output,
     ):
-        total = decoder.info.num_frames
-        network = partial(model.stylize, finish=finisher)
+
+        def render(sink: Callable[[Item], None]) -> StageSeconds:
+            total = decoder.info.num_frames
+            return run_pipeline(
+                decoder,
+                network=partial(model.begin, finish=finisher),
+                sink=sink,
+                num_in_flight=model.num_in_flight,
+                on_frame=lambda done: on_progress(done, total),
+            )
+
         logger.info("%s: %s", source, decoder.info)
         logger.info("%s by %s", model.artifact.contract, model.backend)
         if isinstance(output, PictureSequence):
-            result = _render_pictures(network, decoder, output, lambda done: on_progress(done, total))
+            result = _render_pictures(render, decoder, output)
         elif target.suffix.lower() in STILL_SUFFIXES and isinstance(output, PartialFile):
-            result = _render_still(network, decoder, output)
+            result = _render_still(partial(model.stylize, finish=finisher), decoder, output)
         else:
-            result = _render_video(
-                network, decoder, output, encode or EncodeOptions(), lambda done: on_progress(done, total)
-            )
+            result = _render_video(render, decoder, output, encode or EncodeOptions())
         if not isinstance(output, PictureSequence):
             output.commit()
     for problem in decoder.problems:
@@ -239,28 +261,23 @@ class _Result:
     notes: tuple[str, ...] = ()
 
 
+_Render: TypeAlias = Callable[[Callable[[Item], None]], StageSeconds]
+"""Passes all of the source, stylized, to a sink."""
+
+
 def _render_video(
-    network: Callable[[Frame], None],
-    decoder: Decoder,
-    output: PartialFile | StandardOutput,
-    options: EncodeOptions,
-    on_frame: Callable[[int], None],
+    render: _Render, decoder: Decoder, output: PartialFile | StandardOutput, options: EncodeOptions
 ) -> _Result:
     with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
-        seconds = run_pipeline(decoder, network=network, sink=encoder.write, on_frame=on_frame)
+        seconds = render(encoder.write)
     if encoder.num_frames != decoder.num_frames:
         raise OutputMismatchError(f"{output.target}: {encoder.num_frames} of {decoder.num_frames} frames encoded")
     encoder.check()
     return _Result(encoder.size, encoder.description, seconds, tuple(encoder.notes))
 
 
-def _render_pictures(
-    network: Callable[[Frame], None],
-    decoder: Decoder,
-    output: PictureSequence,
-    on_frame: Callable[[int], None],
-) -> _Result:
-    seconds = run_pipeline(decoder, network=network, sink=output.write, on_frame=on_frame)
+def _render_pictures(render: _Render, decoder: Decoder, output: PictureSequence) -> _Result:
+    seconds = render(output.write)
     notes = tuple(
         f"{stream.type} track {stream.index} left out: pictures hold none" for stream in decoder.other_streams
     )

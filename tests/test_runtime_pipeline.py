@@ -1,7 +1,7 @@
 """Three stages at once: order, bounds, errors."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
@@ -99,4 +99,43 @@ def test_error_of_any_stage_is_raised_in_the_caller(stage: str) -> None:
             sink=lambda item: (fail(len(done), "encode"), done.append(1)),
         )
     assert len(done) < 100
+    assert no_stage_threads()
+
+
+def test_frames_in_flight_keep_their_order_and_are_all_completed() -> None:
+    items = [item for frame in frames(20) for item in (packet(10), frame, packet(20))]
+    begun: list[int] = []
+    completed: list[int] = []
+    got: list[Item] = []
+
+    def network(frame: Frame) -> Callable[[], None]:
+        begun.append(frame.pts)
+        assert len(begun) - len(completed) <= 3
+        return lambda: completed.append(frame.pts)
+
+    run_pipeline(iter(items), network=network, sink=got.append, num_in_flight=3)
+    assert got == items
+    assert begun == completed == list(range(20))
+
+
+@pytest.mark.parametrize("fails_in_sink", [True, False])
+def test_frames_in_flight_are_completed_after_an_error(fails_in_sink: bool) -> None:
+    begun: list[int] = []
+    completed: list[int] = []
+
+    def network(frame: Frame) -> Callable[[], None]:
+        begun.append(frame.pts)
+        return lambda: completed.append(frame.pts)
+
+    def source() -> Iterator[Item]:
+        yield from frames(5)
+        raise OSError("source broke")
+
+    def sink(_item: Item) -> None:
+        if fails_in_sink:
+            raise OSError("sink broke")
+
+    with pytest.raises(OSError, match="broke"):
+        run_pipeline(source(), network=network, sink=sink, num_in_flight=2)
+    assert begun == completed
     assert no_stage_threads()

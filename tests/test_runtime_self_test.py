@@ -43,12 +43,13 @@ def test_identity_is_a_valid_model(tmp_path: Path) -> None:
 def hold_first_picture(patch: pytest.MonkeyPatch) -> None:
     first: list[np.ndarray] = []
 
-    def stylize(_self: NetworkPass, frame: Frame, *, finish: object) -> None:
+    def begin(_self: NetworkPass, frame: Frame, *, finish: object) -> Callable[[], None]:
         first.append(np.stack(frame.planes))
         for plane, held in zip(frame.planes, first[0], strict=True):
             plane[:] = held
+        return lambda: None
 
-    patch.setattr(NetworkPass, "stylize", stylize)
+    patch.setattr(NetworkPass, "begin", begin)
 
 
 def count_frames(patch: pytest.MonkeyPatch) -> None:
