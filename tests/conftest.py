@@ -1,12 +1,30 @@
 """Settings every test shares."""
 
+import logging
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 
 # Tests compute little, and thread pools that spin on two cores cost more than they give. Set before
 # the libraries are loaded; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Shells start background jobs with Ctrl-C ignored, and children inherit that; the tests that
+# interrupt commands need it to arrive.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_found() -> Iterator[None]:
+    """Undo what a command run in this process has set: each adds its handler and level."""
+    package = logging.getLogger("stylize")
+    level, handlers = package.level, list(package.handlers)
+    yield
+    package.setLevel(level)
+    package.handlers[:] = handlers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

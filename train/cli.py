@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import click
 import torch
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stylize.train.checkpoint import Checkpoint
@@ -79,7 +80,9 @@ def main(output: Path, resume: bool, overwrite: bool, device: str | None, **fiel
     stylized frame, next stylized frame and what flickers between them.
     """
     console = Console(stderr=True)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    package = logging.getLogger("stylize")
+    package.setLevel(logging.INFO)
+    package.addHandler(RichHandler(console=console, show_time=False, show_path=False))
     try:
         config = TrainConfig(**fields)
         _check_paths(config, output, resume=resume, overwrite=overwrite)
