@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,6 +166,18 @@ def test_rejects_a_model_with_unknown_operators(backend: Backend, tmp_path: Path
     path = write_convolutions(tmp_path / "odd.onnx", opset_domain="nobody.knows")
     with pytest.raises(ArtifactError, match=r"odd\.onnx: .* refuses the model: .*Sigmoid"):
         open_runner(open_artifact(path), backend=backend).activate()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rejects_a_damaged_model_without_other_noise(
+    backend: Backend, network: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    artifact = open_artifact(network)
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(network.read_bytes()[:700])
+    with pytest.raises(ArtifactError, match=r"damaged\.onnx: .* refuses the model: \S"):
+        open_runner(replace(artifact, path=path), backend=backend).activate()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
