@@ -5,7 +5,7 @@ seconds of every frame, so medians, percentiles and frames per second come from 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,7 +197,12 @@ class PipelineCase:
             started = time.perf_counter()
             with Decoder(self._clip) as decoder, Encoder(output, info=decoder.info, source=decoder) as encoder:
                 timed = _TimedStages(decoder, self._model.stylizer, encoder, spans, started)
-                run_pipeline(timed.source(), network=timed.stylize, sink=timed.write)
+                run_pipeline(
+                    timed.source(),
+                    network=timed.begin,
+                    sink=timed.write,
+                    num_in_flight=self._model.stylizer.num_in_flight,
+                )
             output.commit()
             duration_seconds = time.perf_counter() - started
         self.timelines.append(spans)
@@ -242,11 +247,16 @@ class _TimedStages:
             yield item
             begin = time.perf_counter()
 
-    def stylize(self, frame: Frame) -> None:
+    def begin(self, frame: Frame) -> Callable[[], None]:
         begin = time.perf_counter()
-        self._network.stylize(frame)
-        self._note("network", self._num_stylized, begin)
-        self._num_stylized += 1
+        complete_frame = self._network.begin(frame)
+
+        def complete() -> None:
+            complete_frame()
+            self._note("network", self._num_stylized, begin)
+            self._num_stylized += 1
+
+        return complete
 
     def write(self, item: Item) -> None:
         begin = time.perf_counter()
