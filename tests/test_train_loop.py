@@ -63,6 +63,10 @@ def test_loss_falls(tmp_path: Path) -> None:
     assert history[-1] < 0.8 * history[0]
 
 
+def test_trains_on_drawn_scenes_without_any_data(tmp_path: Path) -> None:
+    assert _train(tmp_path, data=(), steps=1).step == 1
+
+
 def test_time_can_decide_the_length(tmp_path: Path) -> None:
     checkpoint = _train(tmp_path, steps=None, minutes=0.05)
     assert checkpoint.step > 0
