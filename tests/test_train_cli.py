@@ -26,7 +26,7 @@ def _run(folder: Path, *arguments: str) -> Result:
 def test_trains_and_says_what_comes_next(tmp_path: Path) -> None:
     result = _run(tmp_path, "--steps", "2")
     assert result.exit_code == 0, result.output
-    assert "x.pth: fast in the style 'style' after 2 steps" in result.stdout
+    assert "x.pth: fast in the style 'style' after 2 steps: content " in result.stdout
     assert f"stylize-export {tmp_path / 'x.pth'} -o {tmp_path / 'x.onnx'}" in result.stdout
     assert load_checkpoint(tmp_path / "x.pth").config["style_layers"] == ["relu1_1", "relu2_1"]
 
@@ -70,7 +70,7 @@ def test_style_that_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "fake.jpg").write_text("words")
     result = _run(tmp_path, "--steps", "1", "--style", str(tmp_path / "fake.jpg"))
     assert result.exit_code == 1
-    assert "fake.jpg: not a picture that can be read" in result.stderr
+    assert result.stderr == f"stylize-train: error: {tmp_path / 'fake.jpg'}: not a picture that can be read\n"
 
 
 def test_every_setting_is_a_flag_with_help() -> None:

@@ -70,8 +70,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, UnpicklingError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not a checkpoint, or damaged ({reason})") from error
+        # torch's own text advises to load it unsafely
+        raise ValueError(f"{path}: not a checkpoint, or damaged; expected a .pth that stylize-train wrote") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not a checkpoint, but a {type(state).__name__}")
     if "format" not in state:

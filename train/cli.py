@@ -93,7 +93,10 @@ def main(output: Path, resume: bool, overwrite: bool, device: str | None, **fiel
     except (ValueError, OSError, TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
         click.echo(f"stylize-train: error: {error}", err=True)
         sys.exit(1)
-    click.echo(f"{output}: {checkpoint.network} in the style {checkpoint.style!r} after {checkpoint.step} steps")
+    click.echo(
+        f"{output}: {checkpoint.network} in the style {checkpoint.style!r} after {checkpoint.step} steps: "
+        f"{_losses_text(checkpoint.losses)}"
+    )
     click.echo(f"next: stylize-export {output} -o {output.with_suffix('.onnx')}")
 
 
@@ -121,19 +124,24 @@ def _train_with_progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )
-    with Progress(*columns, console=console) as bar, _StopBetweenSteps() as stop:
+    is_drawn = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not is_drawn) as bar, _StopBetweenSteps() as stop:
         task = bar.add_task("training", total=1.0, step=0, losses="")
 
         def show(progress: TrainProgress) -> None:
             if stop.is_asked:
                 raise KeyboardInterrupt
-            losses = " ".join(f"{name} {progress.losses[name]:.3f}" for name in _LOSS_NAMES)
+            losses = _losses_text(progress.losses)
             bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
-            if not console.is_terminal and progress.step % _STEPS_PER_LOG_LINE == 0:
+            if not is_drawn and progress.step % _STEPS_PER_LOG_LINE == 0:
                 line = f"step {progress.step} ({progress.fraction:.1%}, {progress.elapsed_seconds:.0f} s) {losses}"
                 console.print(line, soft_wrap=True)
 
         return train(config, output, resume=resume, on_step=show, device=device)
+
+
+def _losses_text(losses: dict[str, float]) -> str:
+    return " ".join(f"{name} {losses[name]:.3f}" for name in _LOSS_NAMES if name in losses)
 
 
 class _StopBetweenSteps:

@@ -86,6 +86,7 @@ class _StyleTarget:
     """The loss network with the style picture's Gram matrices at each scale."""
 
     def __init__(self, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
+        style_13HW = _style_picture(config.style, config.style_size_px).to(device)
         if config.loss_weights is not None:
             weights = loss_weights_from_file(config.loss_weights)
         else:
@@ -99,7 +100,6 @@ class _StyleTarget:
         self._network = loss_network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = dtype
         self._num_scales = config.num_scales
-        style_13HW = _style_picture(config.style, config.style_size_px).to(device)
         self._grams = [
             {layer: gram_matrix(features[layer]) for layer in style_layers} for features in self._features(style_13HW)
         ]

@@ -59,7 +59,10 @@ def loss_weights_from_file(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"{path}: cannot be read as loss weights ({error})") from error
+        # torch's own text advises to load it unsafely
+        raise ValueError(
+            f"{path}: cannot be read as loss weights; expected .safetensors, or a .pth with a state dict"
+        ) from error
     if not isinstance(state, dict) or "features.0.weight" not in state:
         raise ValueError(
             f"{path}: holds no VGG weights; expected torchvision's keys (features.0.weight, features.0.bias, ...)"
