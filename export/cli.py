@@ -1,34 +1,22 @@
 """`stylize-export`: from a checkpoint to a proven model file."""
 
-import dataclasses
-import hashlib
 import math
 import re
 import sys
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from stylize.export.onnx_from_network import onnx_from_network, seal_contract
-from stylize.export.verify import FrameFidelity, check_floor, compare_on_frames, verification_frames
-from stylize.runtime.contract import ModelContract, Precision
-from stylize.runtime.decode import Decoder
+from stylize.export.onnx_from_checkpoint import export_checkpoint
+from stylize.export.onnx_from_network import LARGEST_SIDE_PX
+from stylize.export.verify import FrameFidelity
+from stylize.runtime.contract import Precision
 from stylize.runtime.errors import StylizeError
-from stylize.runtime.frame import Frame
-from stylize.runtime.partial_file import PartialFile
-from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
-from stylize.train.networks import StyleNetwork
 
-__all__ = ["export_checkpoint", "main"]
-
-_LARGEST_SIDE_PX = 16_384
-_MAX_GIVEN_FRAMES = 4  # of one file: more say little more about a graph
+__all__ = ["main"]
 
 
 class _SizeType(click.ParamType[tuple[int, int]]):
@@ -40,8 +28,8 @@ class _SizeType(click.ParamType[tuple[int, int]]):
         """Parse one value; click reports what `fail` says."""
         match = re.fullmatch(r"(\d+)x(\d+)", value)
         size = (int(match[1]), int(match[2])) if match else (0, 0)
-        if not all(1 <= side <= _LARGEST_SIDE_PX for side in size):
-            self.fail(f"{value!r} is not a size such as 1280x720, each side 1 to {_LARGEST_SIDE_PX}", param, ctx)
+        if not all(1 <= side <= LARGEST_SIDE_PX for side in size):
+            self.fail(f"{value!r} is not a size such as 1280x720, each side 1 to {LARGEST_SIDE_PX}", param, ctx)
         return size
 
 
@@ -83,96 +71,6 @@ def main(
     Console().print(_table(results))
     click.echo(f"{target}: {precision}, {target.stat().st_size / 1e6:.2f} MB")
     click.echo(f"next: stylize-run {target} in.mp4 out.mp4")
-
-
-def export_checkpoint(
-    checkpoint: Path,
-    target: Path,
-    *,
-    precision: Precision = "fp32",
-    size: tuple[int, int] | None = None,
-    style: str | None = None,
-    given_frames: tuple[Path, ...] = (),
-) -> list[FrameFidelity]:
-    """Export, verify and write one model.
-
-    Args:
-        checkpoint: what `stylize-train` wrote.
-        target: the ONNX file; appears only when the model is proven.
-        precision: element type of the model.
-        size: (width, height) in pixels of the only frames to accept; rounded up to the network's
-            multiple inside, since the runtime pads. None accepts any.
-        style: name of the style in the contract; None takes that of the style picture.
-        given_frames: pictures or videos to verify on, besides drawn ones.
-
-    Returns:
-        The measured fidelity, frame by frame.
-
-    Raises:
-        ValueError: not a checkpoint, or the model differs from the network.
-        StylizeError: a given frame cannot be read, or the target cannot be written.
-    """
-    loaded = load_checkpoint(checkpoint)
-    network = network_from_checkpoint(loaded)
-    multiple = network.facts.size_multiple
-    fixed_size = None if size is None else (_round_up(size[0], multiple), _round_up(size[1], multiple))
-    contract = _contract(loaded, network, precision=precision, fixed_size=fixed_size, style=style)
-    frames = verification_frames(size)
-    for path in given_frames:
-        frames |= _frames_from_file(path, size)
-    with PartialFile(target) as partial:
-        model = onnx_from_network(network, precision=precision, fixed_size=fixed_size)
-        partial.path.write_bytes(seal_contract(model, contract))
-        results = list(compare_on_frames(network, partial.path, frames))
-        check_floor(results, precision)
-        figures = {
-            "max_abs_error": max(result.max_abs_error for result in results),
-            "min_psnr_db": min(result.psnr_db for result in results),
-            "num_frames": float(len(results)),
-        }
-        partial.path.write_bytes(seal_contract(model, dataclasses.replace(contract, verification=figures)))
-        partial.commit()
-    return results
-
-
-def _contract(
-    checkpoint: Checkpoint,
-    network: StyleNetwork,
-    *,
-    precision: Precision,
-    fixed_size: tuple[int, int] | None,
-    style: str | None,
-) -> ModelContract:
-    weights = hashlib.sha256()
-    for name, tensor in sorted(checkpoint.weights.items()):
-        weights.update(name.encode())
-        weights.update(tensor.contiguous().numpy().tobytes())
-    options = ", ".join(f"{name}={value}" for name, value in network.options.items())
-    return ModelContract(
-        network=f"{network.name}({options})",
-        style=style or checkpoint.style,
-        size_multiple=network.facts.size_multiple,
-        precision=precision,
-        fixed_size=fixed_size,
-        training_size_px=checkpoint.config.get("crop_px"),
-        hashes={"weights": weights.hexdigest()}
-        | ({"style_picture": checkpoint.style_sha256} if checkpoint.style_sha256 else {}),
-    )
-
-
-def _frames_from_file(path: Path, size: tuple[int, int] | None) -> dict[str, NDArray[np.uint8]]:
-    """The first frames of a picture or video, cropped to the model's size where it has one."""
-    width, height = size or (_LARGEST_SIDE_PX, _LARGEST_SIDE_PX)
-    with Decoder(path) as decoder:
-        frames = (item for item in decoder if isinstance(item, Frame))
-        return {
-            f"{path.name} #{number}": frame.to_array()[:height, :width]
-            for number, frame in enumerate(islice(frames, _MAX_GIVEN_FRAMES))
-        }
-
-
-def _round_up(side: int, multiple: int) -> int:
-    return -(-side // multiple) * multiple
 
 
 def _table(results: list[FrameFidelity]) -> Table:

@@ -11,10 +11,10 @@ from stylize.runtime.contract import CONTRACT_KEY, ModelContract, Precision
 from stylize.train.blocks import fold_upsampling
 from stylize.train.networks import StyleNetwork
 
-__all__ = ["onnx_from_network", "seal_contract"]
+__all__ = ["LARGEST_SIDE_PX", "onnx_from_network", "seal_contract"]
 
 _OPSET = 18  # the oldest the exporter writes natively, so the one most runtimes and TensorRT read
-_LARGEST_SIDE_PX = 16_384
+LARGEST_SIDE_PX = 16_384
 _EXAMPLE_SIZE = (64, 96)  # height, width of the traced frame; unequal, so that mixing them up fails
 
 
@@ -44,9 +44,7 @@ def onnx_from_network(
     example = torch.zeros(1 if fixed_size else 2, 3, height, width, dtype=dtype)
     dynamic_shapes = None
     if fixed_size is None:
-        rows, columns = (
-            torch.export.Dim(name, min=2, max=_LARGEST_SIDE_PX // multiple) for name in ("rows", "columns")
-        )
+        rows, columns = (torch.export.Dim(name, min=2, max=LARGEST_SIDE_PX // multiple) for name in ("rows", "columns"))
         dynamic_shapes = ({0: "batch", 2: multiple * rows, 3: multiple * columns},)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # reports that torchvision is not installed
     with warnings.catch_warnings():

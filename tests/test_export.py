@@ -10,7 +10,8 @@ import torch
 from click.testing import CliRunner
 
 from helpers.training import tiny_config, write_picture
-from stylize.export.cli import export_checkpoint, main
+from stylize.export.cli import main
+from stylize.export.onnx_from_checkpoint import export_checkpoint
 from stylize.export.onnx_from_network import onnx_from_network
 from stylize.export.verify import FrameFidelity, check_floor, compare_on_frames, verification_frames
 from stylize.runtime import Backend, Stylizer, open_artifact
