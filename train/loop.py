@@ -1,51 +1,27 @@
-"""The training loop, top to bottom.
-
-Shapes: N pairs, H = W = crop; a step sees both frames of each pair in one pass of 2N pictures.
-"""
+"""The training loop, top to bottom."""
 
 import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stylize.train.config import TrainConfig, config_to_dict
-from stylize.train.data import FramePair, FramePairs, PictureFolder, SceneCollection, read_picture
-from stylize.train.loss_network import (
-    LossNetwork,
-    available_layers,
-    loss_weights_from_file,
-    loss_weights_from_hub,
-    usable_layers,
-)
-from stylize.train.losses import (
-    content_loss,
-    feature_temporal_loss,
-    gram_matrix,
-    image_pyramid,
-    output_temporal_loss,
-    style_loss,
-    total_variation_loss,
-)
-from stylize.train.motion import resize_flow, warp_backward
+from stylize.train.data import FramePair, FramePairs, PictureFolder, SceneCollection
 from stylize.train.networks import StyleNetwork, build_network
+from stylize.train.objective import Objective
 from stylize.train.preview import write_preview
 
 __all__ = ["Progress", "TrainingDivergedError", "train"]
 
 logger = logging.getLogger(__name__)
 
-# The output's temporal loss is counted in units of this mean square: a flicker of 5 % of the range.
-_TEMPORAL_UNIT = 0.05**2
 _WARMUP_SHARE = 0.02  # of the run, learning rate rising linearly
 _NUM_PREVIEW_PAIRS = 4
 _PREVIEW_SEED = 2**31  # pairs that no training seed below it draws
@@ -82,56 +58,6 @@ class _State:
     losses: dict[str, float] | None = None
 
 
-class _StyleTarget:
-    """The loss network with the style picture's Gram matrices at each scale."""
-
-    def __init__(self, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
-        style_13HW = _style_picture(config.style, config.style_size_px).to(device)
-        if config.loss_weights is not None:
-            weights = loss_weights_from_file(config.loss_weights)
-        else:
-            weights = loss_weights_from_hub()
-        style_layers = usable_layers(weights, config.style_layers)
-        # VGG-16 has no relu3_4 and cut weights may end before it: the next shallower layer does as well.
-        shallower = [layer for layer in reversed(available_layers(weights)) if layer < config.content_layer]
-        content_candidates = [config.content_layer, *shallower]
-        self._content_layer = usable_layers(weights, content_candidates)[0]
-        loss_network = LossNetwork(weights, {*style_layers, self._content_layer})
-        self._network = loss_network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._dtype = dtype
-        self._num_scales = config.num_scales
-        self._grams = [
-            {layer: gram_matrix(features[layer]) for layer in style_layers} for features in self._features(style_13HW)
-        ]
-
-    def _features(self, pictures_NCHW: Tensor) -> Iterator[dict[str, Tensor]]:
-        for level in image_pyramid(pictures_NCHW, self._num_scales):
-            yield self._network(level.to(self._dtype, memory_format=torch.channels_last))
-
-    def losses(self, stylized_N3HW: Tensor, source_N3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Relative content error and relative Gram error, the latter averaged over layers and scales."""
-        with torch.no_grad():
-            source = source_N3HW.to(self._dtype, memory_format=torch.channels_last)
-            wanted = self._network(source)[self._content_layer]
-        content = stylized_N3HW.new_zeros(())
-        style = []
-        for scale, (features, grams) in enumerate(zip(self._features(stylized_N3HW), self._grams, strict=True)):
-            if scale == 0:
-                content = content_loss(features[self._content_layer], wanted)
-            style += [style_loss(features[layer], gram) for layer, gram in grams.items()]
-        return content, torch.stack(style).mean()
-
-
-def _style_picture(path: Path, short_side_px: int) -> Tensor:
-    """(1, 3, H, W) RGB in [0, 1] with the short side scaled."""
-    picture = read_picture(path)
-    height, width = picture.shape[:2]
-    scale = short_side_px / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    return torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255
-
-
 def train(
     config: TrainConfig, output: Path, *, resume: bool, on_step: Callable[[Progress], None], device: str | None = None
 ) -> Checkpoint:
@@ -156,11 +82,10 @@ def train(
         KeyboardInterrupt: raised by `on_step`, and raised again after the checkpoint was written.
     """
     target_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = _loss_dtype(config, target_device)
     state = _initial_state(config, target_device)
     if resume and output.is_file():
         _restore(state, load_checkpoint(output), config)
-    target = _StyleTarget(config, target_device, dtype)
+    objective = Objective(config, target_device)
     pictures = PictureFolder(config.data) if config.data else SceneCollection()
     if pictures.num_skipped:
         logger.warning("skipped %d files that are not readable pictures", pictures.num_skipped)
@@ -172,7 +97,7 @@ def train(
         pairs = FramePair(*(x.to(target_device, non_blocking=True) for x in next(batches)))
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(fraction)
-        losses = _step(state, pairs, target, config, _autocast(config, target_device))
+        losses = _step(state, pairs, objective, config)
         state.step += 1
         state.elapsed_seconds = time.monotonic() - started
         state.losses = _smoothed(state.losses, losses)
@@ -201,40 +126,9 @@ def _progress(state: _State, config: TrainConfig) -> Progress:
     )
 
 
-def _step(
-    state: _State, pairs: FramePair, target: _StyleTarget, config: TrainConfig, autocast: AbstractContextManager[object]
-) -> dict[str, float]:
+def _step(state: _State, pairs: FramePair, objective: Objective, config: TrainConfig) -> dict[str, float]:
     """One optimiser step; returns the weighted loss terms."""
-    num_pairs = len(pairs.flow)
-    with autocast:
-        features = state.network.encode(torch.cat([pairs.previous, pairs.current]))
-        outputs = state.network.decode(features).float()
-    previous, current = outputs[:num_pairs], outputs[num_pairs:]
-    # The two frames of a pair look alike: style and content of one of them, in turn, say as much as
-    # of both, and the loss network is nine tenths of the work.
-    if state.step % 2:
-        content, style = target.losses(current, pairs.current_clean)
-    else:
-        content, style = target.losses(previous, pairs.previous_clean)
-    change = output_temporal_loss(
-        current,
-        warp_backward(previous, pairs.flow),
-        pairs.current_clean,
-        warp_backward(pairs.previous_clean, pairs.flow),
-        pairs.visible,
-    )
-    height, width = features.shape[-2:]
-    small_flow, small_visible = resize_flow(pairs.flow, pairs.visible, height=height, width=width)
-    features = features.float()
-    warped_features = warp_backward(features[:num_pairs], small_flow)
-    terms = {
-        "content": config.content_weight * content,
-        "style": config.style_weight * style,
-        "temporal": config.temporal_weight * change / _TEMPORAL_UNIT,
-        "features": config.feature_temporal_weight
-        * feature_temporal_loss(features[num_pairs:], warped_features, small_visible),
-        "variation": config.variation_weight * total_variation_loss(outputs),
-    }
+    terms = objective.terms(state.network, pairs, state.step)
     total = torch.stack(list(terms.values())).sum()
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
@@ -246,22 +140,6 @@ def _step(
         )
     state.optimizer.step()
     return {name: term.item() for name, term in terms.items()} | {"total": total.item()}
-
-
-def _loss_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """The loss network's arithmetic: bfloat16 nearly halves a step on GPUs and on CPUs with AVX-512 BF16 or AMX."""
-    if config.precision == "auto":
-        capabilities = torch.cpu.get_capabilities()
-        has_bf16 = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
-        return torch.bfloat16 if device.type == "cuda" or has_bf16 else torch.float32
-    return torch.bfloat16 if config.precision == "bf16" else torch.float32
-
-
-def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
-    """On a GPU the style network runs in bfloat16 too; on a CPU it is too small to gain."""
-    if device.type == "cuda" and config.precision != "fp32":
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
 
 
 def _initial_state(config: TrainConfig, device: torch.device) -> _State:
