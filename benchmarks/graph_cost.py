@@ -47,18 +47,18 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int
             return math.prod(result) * source[-1]
 
 
-def gflop_per_frame(path: Path, *, width_px: int, height_px: int) -> float:
+def gflop_per_frame(source: Path | bytes, *, width_px: int, height_px: int) -> float:
     """Convolutions and matrix products of one frame, in units of 1e9 operations.
 
     Normalisation, activation and resampling are left out, as everywhere in the literature. Borders
     count as if every tap fell inside. The graph is run once, on the CPU.
 
     Args:
-        path: an ONNX file with one picture as its first input.
+        source: an ONNX file, or its bytes, with one picture as its first input.
         width_px: width the network runs at, one the graph accepts.
         height_px: height likewise.
     """
-    model = onnx.load(path)
+    model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
     counted = [node for node in model.graph.node if node.op_type in _COUNTED]
     if not counted:
         return 0.0

@@ -199,7 +199,7 @@ def _row(
 def _network_row(samples: Samples, model: ModelUnderTest, facts: ClipFacts, roof: MachineRoof) -> SpeedRow:
     row = _row("network", samples, list(itertools.chain(*samples)), model.identity, facts)
     width_px, height_px = _network_size_px(model, facts)
-    gflop = gflop_per_frame(model.stylizer.artifact.path, width_px=width_px, height_px=height_px)
+    gflop = gflop_per_frame(model.stylizer.artifact.onnx_source(), width_px=width_px, height_px=height_px)
     roof_share = gflop * row.fps.median / roof.gemm_gflop_per_second
     return dataclasses.replace(row, gflop_per_frame=gflop, roof_share=roof_share)
 

@@ -1,4 +1,4 @@
-"""Finds the model a user names: an ONNX file or a built-in style, with the contract it promises."""
+"""Finds the model a user names: an ONNX file, a plan or a built-in style, with the contract it promises."""
 
 import difflib
 from dataclasses import dataclass
@@ -10,10 +10,13 @@ from stylize.runtime import models
 from stylize.runtime.contract import CONTRACT_KEY, ModelContract, Precision
 from stylize.runtime.errors import ArtifactError, OptionError
 from stylize.runtime.onnx_header import OnnxHeader, TensorInfo, read_onnx_header
+from stylize.runtime.plan import Plan, is_bare_engine, is_plan, read_plan
 
 __all__ = ["Artifact", "BuiltinStyle", "builtin_styles", "open_artifact"]
 
 _PRECISIONS: dict[int, Precision] = {1: "fp32", 10: "fp16"}  # TensorProto.DataType
+
+_ENGINE_SUFFIXES = {".plan", ".engine", ".trt"}
 
 # A foreign graph does not say how often it halves its picture; 16 covers four times, the most found
 # in published image-to-image networks, and costs at most 15 mirrored rows and columns.
@@ -30,6 +33,24 @@ class Artifact:
     contract: ModelContract
     origin: Literal["builtin", "file", "foreign"]
     """`foreign` is a file without our contract, adopted by what its graph says."""
+    plan: Plan | None = None
+    """The header of a `.plan` file, else None."""
+    is_bare_engine: bool = False
+    """A TensorRT engine without container: only its runner can read the real contract, this one is a guess."""
+
+    def onnx_source(self) -> Path | bytes:
+        """The ONNX model: where it lies, or for a plan the bytes inside.
+
+        Raises:
+            ArtifactError: a bare engine holds none, or the plan is damaged.
+        """
+        if self.is_bare_engine:
+            raise ArtifactError(
+                self.path,
+                "is a bare TensorRT engine with no ONNX inside: it runs with --backend tensorrt only; "
+                "export without --raw for one that runs anywhere",
+            )
+        return self.path if self.plan is None else self.plan.read_onnx()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +76,7 @@ def open_artifact(model: str | Path, *, input_range: tuple[float, float] | None 
     """Find `model` and read its contract.
 
     Args:
-        model: path of an ONNX file, or the name of a built-in style.
+        model: path of an ONNX file, a plan or a bare engine, or the name of a built-in style.
         input_range: code values of black and white, for a foreign model only; the same for its output.
 
     Raises:
@@ -69,6 +90,13 @@ def open_artifact(model: str | Path, *, input_range: tuple[float, float] | None 
         name, path, is_builtin = str(model), _builtin_path(str(model)), True
     if path.suffix.lower() in {".pth", ".pt", ".ckpt"}:
         raise ArtifactError(path, f"a checkpoint, not a model: first `stylize-export {path} -o {path.stem}.onnx`")
+    match _kind_of_file(path):
+        case "bare engine":
+            return _bare_engine(name, path, input_range)
+        case "plan":
+            plan = read_plan(path)
+            _reject_range(path, input_range)
+            return Artifact(name=name, path=path, contract=plan.header.contract, origin="file", plan=plan)
     try:
         header = read_onnx_header(path)
     except OSError as error:
@@ -78,13 +106,39 @@ def open_artifact(model: str | Path, *, input_range: tuple[float, float] | None 
     text = header.metadata.get(CONTRACT_KEY)
     if text is None:
         return Artifact(name=name, path=path, contract=_adopt(path, header, input_range), origin="foreign")
-    if input_range is not None:
-        raise OptionError(f"--input-range is for models without a contract, but {path} has one: drop the option")
+    _reject_range(path, input_range)
     try:
         contract = ModelContract.from_json(text)
     except ValueError as error:
         raise ArtifactError(path, str(error)) from error
     return Artifact(name=name, path=path, contract=contract, origin="builtin" if is_builtin else "file")
+
+
+def _kind_of_file(path: Path) -> Literal["bare engine", "plan", "model"]:
+    """By its first bytes, or where they say nothing by its suffix."""
+    try:
+        if is_bare_engine(path):
+            return "bare engine"
+        return "plan" if is_plan(path) or path.suffix.lower() in _ENGINE_SUFFIXES else "model"
+    except OSError as error:
+        raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
+
+
+def _bare_engine(name: str, path: Path, input_range: tuple[float, float] | None) -> Artifact:
+    """An engine without container; what its tensors say is for its runner to find."""
+    contract = ModelContract(
+        network="foreign",
+        style=path.stem,
+        size_multiple=_FOREIGN_SIZE_MULTIPLE,
+        value_range=input_range or (0.0, 1.0),
+        precision="fp16",
+    )
+    return Artifact(name=name, path=path, contract=contract, origin="foreign", is_bare_engine=True)
+
+
+def _reject_range(path: Path, input_range: tuple[float, float] | None) -> None:
+    if input_range is not None:
+        raise OptionError(f"--input-range is for models without a contract, but {path} has one: drop the option")
 
 
 def _builtin_path(name: str) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import ModelContract
-from stylize.runtime.errors import OptionError
+from stylize.runtime.errors import BackendUnavailableError, OptionError
 
 __all__ = ["Backend", "ComputePrecision", "HostArray", "HostRunner", "Runner", "automatic_backend", "open_runner"]
 
@@ -152,9 +152,14 @@ def open_runner(
         precision: what it is computed in.
 
     Raises:
-        BackendUnavailableError: the backend's package is not installed.
+        BackendUnavailableError: the backend's package is not installed, or an engine has no GPU to run on.
         OptionError: the backend does not compute in `precision`.
     """
+    if backend == Backend.AUTO and (artifact.plan or artifact.is_bare_engine):
+        from stylize.runtime.tensorrt_module import gpu_for_engine
+
+        gpu = gpu_for_engine(artifact)
+        raise BackendUnavailableError(f"{artifact.path}: this version cannot run engines, on {gpu.name} either")
     if backend == Backend.AUTO:
         backend, _ = automatic_backend()
     if backend == Backend.OPENVINO:

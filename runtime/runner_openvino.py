@@ -1,6 +1,7 @@
 """OpenVINO on the CPU."""
 
 import importlib
+import io
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -125,10 +126,11 @@ class OpenVinoRunner(Runner[HostArray]):
     def _read(self) -> Any:  # noqa: ANN401 - openvino has no usable stubs
         frontend = importlib.import_module("openvino.frontend")
         failures = (RuntimeError, *(getattr(frontend, name) for name in _FRONTEND_ERRORS))
+        source = self.artifact.onnx_source()
         try:
             # By its name: the search for a reader that fits prints the complaints of all others to stderr.
             onnx = frontend.FrontEndManager().load_by_framework("onnx")
-            return onnx.convert(onnx.load(str(self.artifact.path)))
+            return onnx.convert(onnx.load(io.BytesIO(source) if isinstance(source, bytes) else str(source)))
         except failures as error:
             raise self._refusal(error) from error
 
