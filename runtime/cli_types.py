@@ -1,6 +1,7 @@
 """How the values of `stylize-run`'s options are written."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from fractions import Fraction
 from typing import Generic, TypeVar
 
@@ -8,9 +9,10 @@ import click
 
 from stylize.runtime.selection import seconds_from_text
 
-__all__ = ["ASSIGNMENT", "RATE", "SIZE", "TIME", "VALUE_RANGE", "Parsed"]
+__all__ = ["ASSIGNMENT", "RATE", "SIZE", "TIME", "VALUE_RANGE", "ChoiceOf", "Parsed"]
 
 ValueT = TypeVar("ValueT")
+EnumT = TypeVar("EnumT", bound=StrEnum)
 
 
 class Parsed(click.ParamType[ValueT], Generic[ValueT]):
@@ -26,6 +28,24 @@ class Parsed(click.ParamType[ValueT], Generic[ValueT]):
             return self._parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class ChoiceOf(click.ParamType[EnumT], Generic[EnumT]):
+    """One member of an enum, written by its value."""
+
+    name = "choice"
+
+    def __init__(self, members: type[EnumT]) -> None:
+        self._members = members
+        self._values = click.Choice([member.value for member in members])
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """The values, as the help shows them."""
+        return self._values.get_metavar(param, ctx)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> EnumT:
+        """The member of that value."""
+        return self._members(self._values.convert(str(value), param, ctx))
 
 
 def _value_range(text: str) -> tuple[float, float]:

@@ -1,14 +1,21 @@
 """`stylize-run` as a user calls it: output, errors, exit codes."""
 
+import inspect
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from helpers.clips import ClipSpec, read_frames, write_clip
 from helpers.networks import write_affine
+from stylize.runtime.cli_options import OPTIONS
+from stylize.runtime.encode import EncodeOptions
+from stylize.runtime.finish import FinishOptions
+from stylize.runtime.selection import Selection
+from stylize.runtime.stylizer import Stylizer
 
 COMMAND = [sys.executable, "-c", "from stylize.runtime.cli import main; main()"]
 
@@ -119,3 +126,12 @@ def test_demo_needs_no_input_file(folder: Path) -> None:
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert (report["num_frames"], report["width"], report["height"]) == (125, 640, 360)
+
+
+def test_every_option_reaches_exactly_one_place() -> None:
+    takers = (Selection, EncodeOptions, FinishOptions, Stylizer)
+    taken = Counter(name for taker in takers for name in inspect.signature(taker).parameters)
+    own = {"input_range", "report_path", "quiet", "verbose", "list_styles", "self_test"}
+    for option in (option for options in OPTIONS.values() for option in options):
+        names = ("width", "height") if option.name == "size" else (option.name,)
+        assert all(taken[name] == (name not in own) for name in names), option.name

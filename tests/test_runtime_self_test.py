@@ -139,7 +139,7 @@ def test_one_line_for_each_property_and_exit_code() -> None:
 
 def test_failure_sets_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     failure = CaseResult(name="colour", is_ok=False, finding="off by 9")
-    monkeypatch.setattr("stylize.runtime.cli.run_self_test", lambda: iter([failure]))
+    monkeypatch.setattr("stylize.runtime.cli_options.run_self_test", lambda: iter([failure]))
     monkeypatch.setattr("sys.argv", ["stylize-run", "--self-test"])
     with pytest.raises(SystemExit) as exit_info:
         main()
