@@ -13,6 +13,7 @@ from torch.nn import functional as F
 __all__ = [
     "ConvBlock",
     "FilterResponseNorm",
+    "HalfSizeBlock",
     "InstanceNorm",
     "NormName",
     "PhaseConv",
@@ -96,12 +97,12 @@ def _norm(norm: NormName, num_channels: int) -> nn.Module:
 class ReflectConv(nn.Module):
     """Convolution over a reflection-padded map; output size is input size over `stride`.
 
-    An even kernel goes with stride 2: 6x6 at stride 2 is a 3x3 convolution of the space-to-depth map.
+    An even kernel goes with an even stride: 6x6 at stride 2 is a 3x3 convolution of the space-to-depth map.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.pad = nn.ReflectionPad2d((kernel_size - 1) // 2)
+        self.pad = nn.ReflectionPad2d((kernel_size - stride + 1) // 2)
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -216,6 +217,25 @@ class UpsampleConv(nn.Module):
         """The same layer with constant phase kernels."""
         weight, bias = self._phase_kernels()
         return PhaseConv(weight.contiguous(), bias)
+
+
+class HalfSizeBlock(nn.Module):
+    """Residual blocks with twice the channels at half the size, added to the input.
+
+    As much work as the same blocks at full size with the channels as they were, half the values to normalise.
+    """
+
+    def __init__(self, num_channels: int, *, num_residuals: int) -> None:
+        super().__init__()
+        self.down = ConvBlock(num_channels, 2 * num_channels, 3, stride=2)
+        self.residuals = nn.Sequential(*(ResidualBlock(2 * num_channels) for _ in range(num_residuals)))
+        self.up = UpsampleConv(2 * num_channels, num_channels, 5)
+        self.norm = InstanceNorm(num_channels)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape; H and W even."""
+        y: Tensor = x_NCHW + self.norm(self.up(self.residuals(self.down(x_NCHW))))
+        return y
 
 
 def fold_upsampling(network: nn.Module) -> None:

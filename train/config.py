@@ -28,8 +28,8 @@ class TrainConfig:
     data: tuple[Path, ...] = _option(
         (), "Folder of pictures, nested or flat; repeatable. Default: scenes drawn on the spot."
     )
-    network: Literal["fast", "reconet", "johnson"] = _option("fast", "Architecture.")
-    width: Literal[48, 32] = _option(48, "fast: channels of the trunk.")
+    network: Literal["fast", "fastest", "reconet", "johnson"] = _option("fast", "Architecture.")
+    width: Literal[32, 48, 64, 96] = _option(48, "fast: channels of the trunk.")
     norm: Literal["instance", "frn"] = _option("instance", "reconet: normalisation; frn avoids bubbles.")
     activation_after_add: bool = _option(False, "reconet: ReLU after each residual sum.")
     loss_weights: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
@@ -81,7 +81,7 @@ class TrainConfig:
         """The options `build_network` takes for this network."""
         if self.network == "fast":
             return {"width": self.width}
-        if self.network == "johnson":
+        if self.network in ("fastest", "johnson"):
             return {}
         return {"norm": self.norm, "activation_after_add": self.activation_after_add}
 
