@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from stylize.train.stained_glass import draw_stained_glass
+
+
+def test_is_reproducible_and_seeded() -> None:
+    picture = draw_stained_glass(96)
+    assert picture.shape == (96, 96, 3) and picture.dtype == np.uint8
+    assert np.array_equal(picture, draw_stained_glass(96))
+    assert not np.array_equal(picture, draw_stained_glass(96, seed=1))
+
+
+def test_has_dark_lead_round_saturated_panes() -> None:
+    picture = draw_stained_glass(256).astype(int)
+    brightest, darkest = picture.max(axis=2), picture.min(axis=2)
+    is_lead = brightest < 60
+    # A window is mostly glass: came on a tenth to a third of it, and most panes are strongly coloured.
+    assert 0.1 < is_lead.mean() < 0.33
+    assert (brightest - darkest > 100)[~is_lead].mean() > 0.6
+
+
+def test_looks_the_same_at_every_size() -> None:
+    small = draw_stained_glass(64).astype(float)
+    large = draw_stained_glass(256).astype(float).reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+    # Only texture noise and the rasterised borders differ.
+    assert np.abs(small - large).mean() < 16
+
+
+def test_rejects_a_tiny_window() -> None:
+    with pytest.raises(ValueError, match="size_px=32 must be at least 64"):
+        draw_stained_glass(32)
