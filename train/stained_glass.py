@@ -50,16 +50,18 @@ def draw_stained_glass(size_px: int = 768, *, seed: int = 0) -> NDArray[np.uint8
         raise ValueError(f"size_px={size_px} must be at least 64")
     random = np.random.default_rng(seed)
     side = size_px * _SUPERSAMPLING
-    labels, edge_px = _panes(_pane_centres(random) * side, side)
-    num_panes = int(labels.max()) + 1
-    colors = _GLASS[random.choice(len(_GLASS), num_panes, p=_SHARES)]
-    colors = np.clip(colors * random.uniform(0.8, 1.2, (num_panes, 1)), 0, 1)
-    picture = colors[labels] * _glass_texture(random, labels, side)[..., None]
+    centres = _pane_centres(random)
+    colors = _GLASS[random.choice(len(_GLASS), len(centres), p=_SHARES)]
+    colors = np.clip(colors * random.uniform(0.8, 1.2, (len(centres), 1)), 0, 1)
+    slopes = random.uniform(0, 2 * np.pi, len(centres))
+    labels, edge_px = _panes(centres * side, side)
+    picture = colors[labels] * _glass_texture(random, slopes[labels], side)[..., None]
     came_px = 0.0055 * side
     lead = np.clip(1 + came_px - edge_px, 0, 1)[..., None]
     picture = picture * (1 - lead) + _LEAD * lead * (1 + _solder(edge_px, came_px))[..., None]
     small = cv2.resize(picture.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_AREA)
-    return (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)
+    window: NDArray[np.uint8] = (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return window
 
 
 def _pane_centres(random: np.random.Generator) -> NDArray[np.float64]:
@@ -94,11 +96,10 @@ def _panes(centres_px: NDArray[np.float64], side: int) -> tuple[NDArray[np.int64
     return labels, cv2.distanceTransform((~is_border).astype(np.uint8), cv2.DIST_L2, 5)
 
 
-def _glass_texture(random: np.random.Generator, labels: NDArray[np.int64], side: int) -> NDArray[np.float32]:
-    """Factor per pixel: each pane thicker towards one side, with streaks and seeds (small bubbles) in it."""
+def _glass_texture(random: np.random.Generator, slope: NDArray[np.float64], side: int) -> NDArray[np.float32]:
+    """Factor per pixel: each pane thicker towards one side (`slope`, radians), with streaks and grain in it."""
     ys, xs = np.mgrid[:side, :side].astype(np.float32) / side
-    angle = random.uniform(0, 2 * np.pi, int(labels.max()) + 1)[labels]
-    ramp = (np.cos(angle) * xs + np.sin(angle) * ys) * 6
+    ramp = (np.cos(slope) * xs + np.sin(slope) * ys) * 6
     streaks = cv2.GaussianBlur(
         random.normal(0, 1, (side, side)).astype(np.float32), (0, 0), side / 60, sigmaY=side / 400
     )
@@ -111,4 +112,5 @@ def _glass_texture(random: np.random.Generator, labels: NDArray[np.int64], side:
 
 def _solder(edge_px: NDArray[np.float32], came_px: float) -> NDArray[np.float32]:
     """The came is round: brighter along its middle."""
-    return np.float32(2.2) * np.clip(1 - edge_px / (0.45 * came_px), 0, 1)
+    shine: NDArray[np.float32] = np.float32(2.2) * np.clip(1 - edge_px / (0.45 * came_px), 0, 1)
+    return shine
