@@ -15,12 +15,12 @@ from stylize.runtime.carry import _Copy
 from stylize.runtime.cli import main
 from stylize.runtime.clock import Clock
 from stylize.runtime.color import Color, ColorConverter
-from stylize.runtime.encode import Encoder
 from stylize.runtime.frame import Frame
 from stylize.runtime.identity import write_identity
 from stylize.runtime.network_pass import NetworkPass
 from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.self_test import CASES, CaseResult, run_self_test
+from stylize.runtime.video_encoder import VideoEncoder
 
 NAMES = [case.name for case in CASES]
 
@@ -85,11 +85,11 @@ def mix_matrices(patch: pytest.MonkeyPatch) -> None:
 
 
 def mix_ranges(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("stylize.runtime.encode.Encoder._choose_pix_fmt", lambda _self, _codec: "yuvj420p")
+    patch.setattr("stylize.runtime.video_encoder.VideoEncoder._choose_pix_fmt", lambda _self, _codec: "yuvj420p")
 
 
 def always_420(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Encoder, "_choose_pix_fmt", lambda _self, _codec: "yuv420p")
+    patch.setattr(VideoEncoder, "_choose_pix_fmt", lambda _self, _codec: "yuv420p")
 
 
 def leave_lying(patch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def shear_odd_sizes(patch: pytest.MonkeyPatch) -> None:
             target[:] = np.resize(source, (height, width))
         return sheared
 
-    patch.setattr("stylize.runtime.encode._grown", grown)
+    patch.setattr("stylize.runtime.video_encoder._grown", grown)
 
 
 COLORS = [name for name in NAMES if name.startswith("BT.")]
