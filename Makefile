@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STYLE ?= starry-night
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint kernels clean
 
 demo: $(VENV)/.run
 	$(BIN)/stylize-run $(STYLE) demo out.mp4
@@ -18,6 +18,15 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# What the driver compiles for the GPU it finds: needs nvcc, once per change of color.cu. Instructions of sm_75 in the
+# dialect of CUDA 11, which every driver since 450 reads; the hint it lacks there is left out.
+kernels:
+	nvcc -std=c++17 -O3 -ptx -arch=compute_75 -o build.ptx runtime/color.cu
+	{ echo "// color.cu $$(sha256sum runtime/color.cu | cut -d' ' -f1)"; sed -E \
+	    -e 's/^\.version .*/.version 7.0/' -e '/used_bytes_mask/d' -e '/^\/\//d' -e 's/^[ \t]+//' -e '/^$$/d' build.ptx; \
+	} > runtime/color.ptx
+	rm build.ptx
 
 # Each stamp is renewed when what it was made from changes, so a second call reuses the set-up.
 $(VENV)/.run: pyproject.toml constraints.txt

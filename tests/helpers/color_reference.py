@@ -47,3 +47,27 @@ def upsampled(plane: Floats, *, width: int, height: int) -> Floats:
     y = (np.arange(height) + 0.5) * rows / height - 0.5
     wide = np.stack([np.interp(x, np.arange(columns), row) for row in plane])
     return np.stack([np.interp(y, np.arange(rows), column) for column in wide.T], -1)
+
+
+def sited_upsampled(plane: Floats, *, width: int, height: int, site: str) -> Floats:
+    """A 4:2:0 chroma plane at full size by linear interpolation between samples where `site` puts them."""
+    shift_x, shift_y = _SITE_SHIFTS[site]
+    rows, columns = plane.shape
+    x = (np.arange(width) - shift_x) / 2
+    y = (np.arange(height) - shift_y) / 2
+    wide = np.stack([np.interp(x, np.arange(columns), row) for row in plane])
+    return np.stack([np.interp(y, np.arange(rows), column) for column in wide.T], -1)
+
+
+def sited_downsampled(plane: Floats, *, site: str) -> Floats:
+    """A plane of even sides at half its size: the mean of two where chroma lies between them, else 1 2 1."""
+    for axis, shift in ((1, _SITE_SHIFTS[site][0]), (0, _SITE_SHIFTS[site][1])):
+        lines = np.moveaxis(plane, axis, 0)
+        before = np.concatenate([lines[:1], lines[1:-1:2]])
+        even, odd = lines[::2], lines[1::2]
+        plane = np.moveaxis((even + odd) / 2 if shift else (before + 2 * even + odd) / 4, 0, axis)
+    return plane
+
+
+# Where chroma lies right of and below the even pixel, in pixels: H.273, figure 1
+_SITE_SHIFTS = {"left": (0.0, 0.5), "center": (0.5, 0.5), "top_left": (0.0, 0.0)}
