@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from helpers.training import write_picture
-from stylize.train.data import FramePairs, MotionRange, PictureFolder, SceneCollection, read_picture
+from stylize.train.data import FramePairs
+from stylize.train.frame_pair import Degradation
 from stylize.train.motion import warp_backward
+from stylize.train.pictures import PictureFolder, SceneCollection, read_picture
 from stylize.train.scenes import draw_scene
+from stylize.train.stills import MotionRange, StillPairs
 
 
 @pytest.fixture
@@ -18,11 +21,18 @@ def pictures(tmp_path: Path) -> PictureFolder:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     for seed in range(3):
         write_picture(tmp_path / "deep" / "er" / f"{seed}.jpg", seed=seed, height=160, width=200)
-    return PictureFolder([tmp_path])
+    return PictureFolder(tmp_path)
 
 
-def _pairs(pictures: PictureFolder, **motion: float) -> FramePairs:
-    return FramePairs(pictures, crop_px=64, num_pairs=12, seed=5, motion=MotionRange(**motion))  # type: ignore[arg-type]
+def _pairs(pictures: PictureFolder, **limits: float) -> FramePairs:
+    damage = {name: limits.pop(name) for name in ("noise", "block_noise", "compressed_share") if name in limits}
+    source = StillPairs(
+        pictures,
+        crop_px=64,
+        motion=MotionRange(**limits),  # type: ignore[arg-type]
+        degradation=Degradation(**damage),
+    )
+    return FramePairs([(source, 1.0)], num_pairs=12, seed=5)
 
 
 def test_same_index_gives_the_same_pair_whatever_was_read_before(pictures: PictureFolder) -> None:
@@ -99,7 +109,7 @@ def test_broken_files_are_counted_and_skipped(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("ignored: not even named like a picture")
     cut = write_picture(tmp_path / "cut.png", seed=3)
     cut.write_bytes(cut.read_bytes()[:100])
-    folder = PictureFolder([tmp_path])
+    folder = PictureFolder(tmp_path)
     assert folder.num_skipped >= 2
     good = read_picture(tmp_path / "good.png")
     for index in range(len(folder)):
@@ -108,9 +118,9 @@ def test_broken_files_are_counted_and_skipped(tmp_path: Path) -> None:
 
 def test_rejects_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no readable picture among 0 files"):
-        PictureFolder([tmp_path])
+        PictureFolder(tmp_path)
     with pytest.raises(ValueError, match=r"nowhere: no such folder of pictures"):
-        PictureFolder([tmp_path / "nowhere"])
+        PictureFolder(tmp_path / "nowhere")
 
 
 def test_scenes_are_repeatable_and_have_the_spectrum_of_photos() -> None:

@@ -25,8 +25,13 @@ class TrainConfig:
     """
 
     style: Path = field(metadata={"help": "Style picture."})
-    data: tuple[Path, ...] = _option(
-        (), "Folder of pictures, nested or flat; repeatable. Default: scenes drawn on the spot."
+    data: tuple[str, ...] = _option(
+        (),
+        "Folder of pictures, of video clips, or a data set with motion (Monkaa, FlyingThings3D, MPI-Sintel), "
+        "recognised by looking at it; FOLDER:0.3 for a weight; repeatable. Default: scenes drawn on the spot.",
+    )
+    flow_cache: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
+        None, "Where the motion of clips is kept once it is measured. Default: the user's cache folder."
     )
     network: Literal["fast", "fastest", "reconet", "johnson"] = _option("fast", "Architecture.")
     width: Literal[32, 48, 64, 96] = _option(48, "fast: channels of the trunk.")
@@ -132,10 +137,10 @@ def config_from_dict(plain: dict[str, Any]) -> TrainConfig:
     values = dict(plain)
     try:
         values["style"] = Path(values["style"])
-        values["data"] = tuple(Path(item) for item in values["data"])
+        values["data"] = tuple(values["data"])
         values["style_layers"] = tuple(values["style_layers"])
-        for name in ("loss_weights", "start_from"):
-            if values[name] is not None:
+        for name in ("loss_weights", "start_from", "flow_cache"):
+            if values.get(name) is not None:
                 values[name] = Path(values[name])
         return TrainConfig(**values)
     except (KeyError, TypeError) as error:

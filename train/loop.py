@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stylize.train.config import TrainConfig, config_to_dict
-from stylize.train.data import FramePair, FramePairs, PictureFolder, SceneCollection
+from stylize.train.data import FramePairs, WeightedSource, open_data
+from stylize.train.frame_pair import FramePair
 from stylize.train.networks import StyleNetwork, build_network
 from stylize.train.objective import Objective
 from stylize.train.preview import write_preview
@@ -86,12 +87,10 @@ def train(
     if resume and output.is_file():
         _restore(state, load_checkpoint(output), config)
     objective = Objective(config, target_device)
-    pictures = PictureFolder(config.data) if config.data else SceneCollection()
-    if pictures.num_skipped:
-        logger.warning("skipped %d files that are not readable pictures", pictures.num_skipped)
-    preview_pairs = _preview_pairs(pictures, config, target_device)
+    sources = open_data(config.data, crop_px=config.crop_px, cache=config.flow_cache)
+    preview_pairs = _preview_pairs(sources, config, target_device)
     started = time.monotonic() - state.elapsed_seconds
-    batches = iter(_loader(pictures, config, state.step, target_device))
+    batches = iter(_loader(sources, config, state.step, target_device))
     preview = output.with_name(f"{output.stem}-preview.jpg")
     while (fraction := _fraction(config, state)) < 1:
         pairs = FramePair(*(x.to(target_device, non_blocking=True) for x in next(batches)))
@@ -177,6 +176,7 @@ def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None
         "loss_weights",
         "style",
         "data",
+        "flow_cache",
     }
     now = config_to_dict(config)
     changed = [
@@ -212,11 +212,11 @@ def _checkpoint(state: _State, config: TrainConfig) -> Checkpoint:
 
 
 def _loader(
-    pictures: PictureFolder | SceneCollection, config: TrainConfig, start_step: int, device: torch.device
+    sources: list[WeightedSource], config: TrainConfig, start_step: int, device: torch.device
 ) -> DataLoader[FramePair]:
     """Batches from `start_step` on; effectively endless when time decides the length."""
     num_pairs = (config.num_steps or 10**9) * config.batch_size
-    pairs = FramePairs(pictures, crop_px=config.crop_px, num_pairs=num_pairs, seed=config.seed)
+    pairs = FramePairs(sources, num_pairs=num_pairs, seed=config.seed)
     rest = Subset(pairs, range(start_step * config.batch_size, num_pairs))
     is_cuda = device.type == "cuda"
     # On a CPU the network already uses every core, so loader processes would only compete.
@@ -225,8 +225,8 @@ def _loader(
     )
 
 
-def _preview_pairs(pictures: PictureFolder | SceneCollection, config: TrainConfig, device: torch.device) -> FramePair:
-    pairs = FramePairs(pictures, crop_px=config.crop_px, num_pairs=_NUM_PREVIEW_PAIRS, seed=_PREVIEW_SEED + config.seed)
+def _preview_pairs(sources: list[WeightedSource], config: TrainConfig, device: torch.device) -> FramePair:
+    pairs = FramePairs(sources, num_pairs=_NUM_PREVIEW_PAIRS, seed=_PREVIEW_SEED + config.seed)
     batch = default_collate([pairs[index] for index in range(_NUM_PREVIEW_PAIRS)])
     return FramePair(*(column.to(device) for column in batch))
 

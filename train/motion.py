@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["occlusion_from_flows", "pixel_grid", "resize_flow", "sample_at", "warp_backward"]
+__all__ = ["inside", "occlusion_from_flows", "pixel_grid", "resize_flow", "sample_at", "warp_backward"]
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | str = "cpu") -> Tensor:
@@ -70,12 +70,13 @@ def inside(position_N2HW: Tensor, height: int, width: int) -> Tensor:
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
-def occlusion_from_flows(forward_N2HW: Tensor, backward_N2HW: Tensor) -> Tensor:
+def occlusion_from_flows(forward_N2HW: Tensor, backward_N2HW: Tensor, boundaries_N1HW: Tensor | None = None) -> Tensor:
     """Which pixels of the frame at hand can be seen in the other frame.
 
     Args:
         forward_N2HW: flow from the frame at hand into the other.
         backward_N2HW: flow from the other frame into the one at hand.
+        boundaries_N1HW: bool, motion boundaries where they are known; None finds them in the flow.
 
     Returns:
         (N, 1, H, W) float32: 1 visible; 0 occluded, at a motion boundary, or outside the other frame.
@@ -87,12 +88,18 @@ def occlusion_from_flows(forward_N2HW: Tensor, backward_N2HW: Tensor) -> Tensor:
     forward_energy = forward_N2HW.square().sum(1, keepdim=True)
     mismatch = (forward_N2HW + returned).square().sum(1, keepdim=True)
     occluded = mismatch >= 0.01 * (forward_energy + returned.square().sum(1, keepdim=True)) + 0.5
-    dx = F.pad(forward_N2HW[..., :, 1:] - forward_N2HW[..., :, :-1], (0, 1, 0, 0))
-    dy = F.pad(forward_N2HW[..., 1:, :] - forward_N2HW[..., :-1, :], (0, 0, 0, 1))
-    gradient = (dx.square() + dy.square()).sum(1, keepdim=True)
-    boundary = gradient > 0.01 * forward_energy + 0.002
+    if boundaries_N1HW is None:
+        boundaries_N1HW = _motion_boundaries(forward_N2HW)
     position = pixel_grid(height, width, device=forward_N2HW.device) + forward_N2HW
-    return (~occluded & ~boundary & inside(position, height, width)).float()
+    return (~occluded & ~boundaries_N1HW & inside(position, height, width)).float()
+
+
+def _motion_boundaries(flow_N2HW: Tensor) -> Tensor:
+    """(N, 1, H, W) bool: where the flow changes sharply from a pixel to the next."""
+    dx = F.pad(flow_N2HW[..., :, 1:] - flow_N2HW[..., :, :-1], (0, 1, 0, 0))
+    dy = F.pad(flow_N2HW[..., 1:, :] - flow_N2HW[..., :-1, :], (0, 0, 0, 1))
+    gradient = (dx.square() + dy.square()).sum(1, keepdim=True)
+    return gradient > 0.01 * flow_N2HW.square().sum(1, keepdim=True) + 0.002
 
 
 def resize_flow(flow_N2HW: Tensor, mask_N1HW: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylize.train.config import TrainConfig
-from stylize.train.data import FramePair
+from stylize.train.frame_pair import FramePair
 from stylize.train.losses import feature_temporal_loss, output_temporal_loss, total_variation_loss
 from stylize.train.motion import resize_flow, warp_backward
 from stylize.train.networks import StyleNetwork

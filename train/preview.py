@@ -6,7 +6,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from stylize.train.data import FramePair
+from stylize.train.frame_pair import FramePair
 from stylize.train.motion import warp_backward
 from stylize.train.networks import StyleNetwork
 

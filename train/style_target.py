@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from stylize.train.config import TrainConfig
-from stylize.train.data import read_picture
 from stylize.train.loss_network import (
     LossNetwork,
     available_layers,
@@ -20,6 +19,7 @@ from stylize.train.loss_network import (
     usable_layers,
 )
 from stylize.train.losses import content_loss, gram_matrix, image_pyramid, style_loss
+from stylize.train.pictures import read_picture
 
 __all__ = ["StyleTarget"]
 

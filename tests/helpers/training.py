@@ -42,7 +42,7 @@ def tiny_config(folder: Path, **changes: object) -> TrainConfig:
         write_picture(folder / "style.png", seed=2)
     settings: dict[str, object] = {
         "style": folder / "style.png",
-        "data": (folder / "photos",),
+        "data": (str(folder / "photos"),),
         "loss_weights": weights,
         "width": 32,
         "crop_px": 64,

@@ -1,0 +1,103 @@
+"""Pictures to train on: from folders, or drawn on the spot."""
+
+import logging
+from collections.abc import Callable, Set
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize.train.scenes import draw_scene
+
+__all__ = ["PICTURE_SUFFIXES", "PictureFolder", "SceneCollection", "read_picture"]
+
+logger = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_NUM_CACHED_PICTURES = 512  # about 230 MB of 481x321 pictures
+_SCENE_SIZE = (384, 512)  # height, width
+_NUM_SCENES = 10_000  # drawn when asked for
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Read a picture as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        ValueError: not a picture, or damaged.
+    """
+    # cv2.imdecode, not imread: imread cannot open every path and hides why it failed.
+    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if picture is None:
+        raise ValueError(f"{path}: not a picture that can be read")
+    rgb: NDArray[np.uint8] = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+class PictureFolder:
+    """All pictures in a folder, nested or flat; files that cannot be read are counted and skipped.
+
+    Args:
+        folder: searched recursively, in the order of the sorted paths; or one picture file.
+        without: folders inside it to leave out.
+
+    Raises:
+        ValueError: the folder is missing, or there is no readable picture in it.
+    """
+
+    def __init__(self, folder: Path, *, without: Set[Path] = frozenset()) -> None:
+        if not folder.exists():
+            raise ValueError(f"{folder}: no such folder of pictures")
+        files = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+        named = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+        candidates = [path for path in named if path.parent not in without]
+        self._folder = folder
+        self._paths = [path for path in candidates if cv2.haveImageReader(str(path))]
+        self.num_skipped = len(candidates) - len(self._paths)
+        self._read = lru_cache(_NUM_CACHED_PICTURES)(read_picture)
+        if not self._paths:
+            raise ValueError(
+                f"{folder}: no readable picture among {len(candidates)} files ({', '.join(sorted(PICTURE_SUFFIXES))})"
+            )
+
+    @property
+    def description(self) -> str:
+        """What it holds, for the log."""
+        skipped = f", {self.num_skipped} unreadable files skipped" if self.num_skipped else ""
+        return f"{len(self)} pictures in {self._folder}{skipped}"
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Picture (H, W, 3) uint8 RGB; a file that breaks while reading is replaced by the next one."""
+        for offset in range(len(self)):
+            path = self._paths[(index + offset) % len(self)]
+            try:
+                return self._read(path)
+            except (ValueError, OSError, cv2.error) as error:
+                logger.warning("skipped: %s", error)
+        raise ValueError("none of the pictures can be read any more")
+
+
+class SceneCollection:
+    """Drawn scenes with the interface of a picture folder."""
+
+    description = "scenes drawn on the spot"
+
+    def __init__(self) -> None:
+        self._draw: Callable[[int], NDArray[np.uint8]] = lru_cache(_NUM_CACHED_PICTURES)(self._draw_scene)
+
+    @staticmethod
+    def _draw_scene(index: int) -> NDArray[np.uint8]:
+        height, width = _SCENE_SIZE
+        return draw_scene(index, height=height, width=width)
+
+    def __len__(self) -> int:
+        return _NUM_SCENES
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Scene (H, W, 3) uint8 RGB."""
+        return self._draw(index)
