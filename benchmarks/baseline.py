@@ -25,7 +25,7 @@ from stylize.runtime.runner import Backend
 from stylize.runtime.stylizer import Stylizer
 
 if TYPE_CHECKING:
-    from stylize.train.networks import StyleNetwork
+    from stylize.train.style_network import StyleNetwork
 
 __all__ = ["eager_cases"]
 

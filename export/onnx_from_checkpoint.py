@@ -15,7 +15,7 @@ from stylize.runtime.decode import Decoder
 from stylize.runtime.frame import Frame
 from stylize.runtime.partial_file import PartialFile
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
-from stylize.train.networks import StyleNetwork
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["export_checkpoint"]
 

@@ -9,7 +9,7 @@ import torch
 
 from stylize.runtime.contract import CONTRACT_KEY, ModelContract, Precision
 from stylize.train.blocks import fold_upsampling
-from stylize.train.networks import StyleNetwork
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["LARGEST_SIDE_PX", "onnx_from_network", "seal_contract"]
 

@@ -17,8 +17,8 @@ from stylize.runtime.contract import ModelContract, Precision
 from stylize.runtime.demo import draw_demo_frames
 from stylize.runtime.network_pass import MIN_SIDE_PX, reflect_pad
 from stylize.runtime.runner import Backend, HostRunner, open_runner
-from stylize.train.networks import StyleNetwork
 from stylize.train.scenes import draw_scene
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["FLOORS", "FrameFidelity", "check_floor", "compare_on_frames", "verification_frames"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from stylize.train.blocks import (
     UpsampleConv,
     fold_upsampling,
 )
-from stylize.train.networks import StyleNetwork, build_network
+from stylize.train.networks import build_network
+from stylize.train.style_network import StyleNetwork
 
 VARIANTS = [
     ("fast", {"width": 48}),
@@ -25,9 +27,13 @@ VARIANTS = [
     ("fastest", {}),
     ("reconet", {}),
     ("johnson", {}),
+    ("johnson", {"upsampling": "deconv"}),
+    ("texture", {"padding": "reflect"}),
+    ("texture", {"mode": "texture"}),
     ("johnson", {"output": "clamp"}),
     ("reconet", {"norm": "frn"}),
     ("reconet", {"activation_after_add": True}),
+    ("fastest", {"num_styles": 3}),
 ]
 
 
@@ -86,13 +92,15 @@ def test_filter_response_norm_matches_the_paper_in_numpy() -> None:
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_network_keeps_shape_and_range(name: str, options: dict[str, str | int | bool]) -> None:
     network = build_network(name, options).eval()
-    frames = torch.rand(2, 3, 24, 40)
+    multiple = network.facts.size_multiple
+    frames = torch.rand(2, 3, 2 * multiple, 3 * multiple)
     with torch.no_grad():
         stylized = network(frames)
         features = network.encode(frames)
         again = network.decode(features)
     assert stylized.shape == frames.shape
-    assert features.shape[-2:] == (6, 10)
+    # Features are compared from frame to frame on a grid whose pixels the frame's size divides into.
+    assert frames.shape[-1] % features.shape[-1] == 0
     assert stylized.min() >= 0
     assert stylized.max() <= 1
     assert torch.equal(stylized, again)
@@ -102,7 +110,8 @@ def test_network_keeps_shape_and_range(name: str, options: dict[str, str | int |
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_folding_changes_no_output(name: str, options: dict[str, str | int | bool]) -> None:
     network = build_network(name, options).double().eval()
-    frames = torch.rand(1, 3, 16, 24, dtype=torch.double)
+    multiple = network.facts.size_multiple
+    frames = torch.rand(1, 3, 2 * multiple, 3 * multiple, dtype=torch.double)
     with torch.no_grad():
         before = network(frames)
         fold_upsampling(network)
@@ -110,7 +119,7 @@ def test_folding_changes_no_output(name: str, options: dict[str, str | int | boo
         torch.testing.assert_close(network(frames), before, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS[:5])
+@pytest.mark.parametrize(("name", "options"), VARIANTS[:8])
 def test_stated_cost_is_what_the_convolutions_do(name: str, options: dict[str, str | int | bool]) -> None:
     network = build_network(name, options)
     height, width = 64, 96
@@ -126,14 +135,16 @@ def test_the_points_of_the_curve_cost_what_the_documentation_says() -> None:
     assert [round(cost / 1e9, 1) for cost in costs] == [3.2, 6.9, 26.3]
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS[:5])
+@pytest.mark.parametrize(("name", "options"), VARIANTS[:8])
 def test_stated_receptive_field_is_what_gradients_reach(name: str, options: dict[str, str | int | bool]) -> None:
     network = _without_norms(build_network(name, options)).double()
     sides = []
     # Output pixels see different windows, depending on their place on the coarse grid.
-    for phase in range(network.facts.size_multiple):
-        frames = torch.rand(1, 3, 192, 16, dtype=torch.double, requires_grad=True)
-        network(frames)[0, :, 96 + phase, 8].sum().backward()
+    multiple = network.facts.size_multiple
+    height, width = (192, 16) if multiple <= 8 else (512, 64)
+    for phase in range(multiple) if multiple <= 8 else (0, 15, 16):  # 15 and 16 see most; not all, for time
+        frames = torch.rand(1, 3, height, width, dtype=torch.double, requires_grad=True)
+        network(frames)[0, :, height // 2 + phase, width // 2].sum().backward()
         assert frames.grad is not None
         rows = frames.grad.abs().sum(dim=(0, 1, 3)).nonzero()
         sides.append(int(rows.max() - rows.min()) + 1)
@@ -149,21 +160,32 @@ def test_rejects_unknown_network_and_options() -> None:
         build_network("fast", {"width": 40})
     with pytest.raises(ValueError, match=r"output='linear' must be tanh or clamp"):
         build_network("johnson", {"output": "linear"})
+    with pytest.raises(ValueError, match=r"upsampling='shuffle' must be resize or deconv"):
+        build_network("johnson", {"upsampling": "shuffle"})
+    with pytest.raises(ValueError, match=r"mode='paint' must be stylize or texture"):
+        build_network("texture", {"mode": "paint"})
+    with pytest.raises(ValueError, match=r"num_styles=33 must be in \[2, 32\]"):
+        build_network("fast", {"num_styles": 33})
+    with pytest.raises(ValueError, match="several styles in one network need instance norm"):
+        build_network("reconet", {"norm": "frn", "num_styles": 2})
 
 
 @contextmanager
 def _counted_flop() -> Iterator[list[float]]:
     """Adds up 2 x multiply-adds of every convolution run inside."""
     total = [0.0]
-    original = F.conv2d
+    originals = {"conv2d": F.conv2d, "conv_transpose2d": F.conv_transpose2d}
 
-    def counted(x: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
-        y: Tensor = original(x, weight, *args, **kwargs)  # type: ignore[call-overload]
-        total[0] += 2 * y.shape[0] * y.shape[2] * y.shape[3] * weight.numel()
+    def counted(name: str, x: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
+        y: Tensor = originals[name](x, weight, *args, **kwargs)  # type: ignore[call-overload]
+        # A transposed convolution uses each tap of its kernel once per input position.
+        at = x if name == "conv_transpose2d" else y
+        total[0] += 2 * at.shape[0] * at.shape[2] * at.shape[3] * weight.numel()
         return y
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "conv2d", counted)
+        for name in originals:
+            patch.setattr(F, name, partial(counted, name))
         yield total
 
 
@@ -172,5 +194,10 @@ def _without_norms(network: StyleNetwork) -> StyleNetwork:
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, InstanceNorm | nn.ReLU):
-                setattr(module, name, nn.Identity())
+                setattr(module, name, _Skip())
     return network
+
+
+class _Skip(nn.Module):
+    def forward(self, x_NCHW: Tensor, mix: None = None) -> Tensor:
+        return x_NCHW

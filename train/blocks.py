@@ -11,21 +11,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = [
+    "Chain",
+    "CircularPad",
+    "ConditionalInstanceNorm",
     "ConvBlock",
+    "DeconvUpsample",
     "FilterResponseNorm",
     "HalfSizeBlock",
     "InstanceNorm",
     "NormName",
+    "PaddingName",
     "PhaseConv",
     "ReflectConv",
     "ResidualBlock",
     "ThresholdedLinearUnit",
     "UpsampleConv",
     "fold_upsampling",
+    "make_conditional",
     "norm_and_activation",
 ]
 
 NormName = Literal["instance", "frn"]
+PaddingName = Literal["reflect", "circular"]
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -38,11 +45,40 @@ class InstanceNorm(nn.InstanceNorm2d):
     def __init__(self, num_channels: int) -> None:
         super().__init__(num_channels, affine=True)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Normalise each channel of each picture; the result has the input's shape and type."""
+    def forward(self, x_NCHW: Tensor, mix: None = None) -> Tensor:
+        """Normalise each channel of each picture; the result has the input's shape and type.
+
+        Args:
+            x_NCHW: features.
+            mix: for being called as a `ConditionalInstanceNorm` is; there is but one style.
+        """
         assert self.weight is not None and self.bias is not None
         weight, bias = self.weight.float(), self.bias.float()
         return F.instance_norm(x_NCHW.float(), weight=weight, bias=bias, eps=self.eps).to(x_NCHW.dtype)
+
+
+class ConditionalInstanceNorm(nn.Module):
+    """Instance norm whose scale and offset are a mix of those of several styles.
+
+    All that tells the styles of one network apart. Source: Dumoulin et al., "A Learned Representation For
+    Artistic Style", arXiv 1610.07629, section 2.2.
+    """
+
+    def __init__(self, num_channels: int, num_styles: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_styles, num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_styles, num_channels))
+
+    def forward(self, x_NCHW: Tensor, mix: Tensor) -> Tensor:
+        """Normalise with float32 statistics; the result has the input's shape and type.
+
+        Args:
+            x_NCHW: features.
+            mix: share of each style, (styles,) for all pictures or (N, styles).
+        """
+        # Not by way of instance_norm's own weights: TensorRT wants those constant.
+        weight, bias = ((mix.float() @ table.float())[..., None, None] for table in (self.weight, self.bias))
+        return (F.instance_norm(x_NCHW.float()) * weight + bias).to(x_NCHW.dtype)
 
 
 class FilterResponseNorm(nn.Module):
@@ -85,24 +121,66 @@ def _activation(norm: NormName, num_channels: int) -> nn.Module:
     return ThresholdedLinearUnit(num_channels) if norm == "frn" else nn.ReLU()
 
 
-def norm_and_activation(norm: NormName, num_channels: int) -> nn.Sequential:
+class Chain(nn.Sequential):
+    """Layers one after the other; those that know several styles are told the mix."""
+
+    def forward(self, x_NCHW: Tensor, mix: Tensor | None = None) -> Tensor:
+        """Through all layers; `mix` is None in networks of one style."""
+        for layer in self:
+            x_NCHW = layer(x_NCHW, mix) if isinstance(layer, _TAKES_MIX) else layer(x_NCHW)
+        return x_NCHW
+
+
+def norm_and_activation(norm: NormName, num_channels: int) -> Chain:
     """Instance norm with a ReLU, or FRN with its thresholded linear unit."""
-    return nn.Sequential(_norm(norm, num_channels), _activation(norm, num_channels))
+    return Chain(_norm(norm, num_channels), _activation(norm, num_channels))
 
 
 def _norm(norm: NormName, num_channels: int) -> nn.Module:
     return FilterResponseNorm(num_channels) if norm == "frn" else InstanceNorm(num_channels)
 
 
+class CircularPad(nn.Module):
+    """Padding by what comes in again at the opposite border: the result of such convolutions tiles."""
+
+    def __init__(self, num_pixels: int) -> None:
+        super().__init__()
+        self.num_pixels = num_pixels
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H + 2 p, W + 2 p)."""
+        # Slices and joins rather than F.pad(mode="circular"): every runtime has those.
+        p = self.num_pixels
+        rows = torch.cat([x_NCHW[..., -p:, :], x_NCHW, x_NCHW[..., :p, :]], dim=-2)
+        return torch.cat([rows[..., -p:], rows, rows[..., :p]], dim=-1)
+
+
 class ReflectConv(nn.Module):
     """Convolution over a reflection-padded map; output size is input size over `stride`.
 
     An even kernel goes with an even stride: 6x6 at stride 2 is a 3x3 convolution of the space-to-depth map.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel.
+        stride: of the convolution.
+        padding: `circular` for output that tiles.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: PaddingName = "reflect",
+    ) -> None:
         super().__init__()
-        self.pad = nn.ReflectionPad2d((kernel_size - stride + 1) // 2)
+        num_pixels = (kernel_size - stride + 1) // 2
+        pad = CircularPad if padding == "circular" else nn.ReflectionPad2d
+        self.pad = pad(num_pixels) if num_pixels else nn.Identity()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -112,18 +190,25 @@ class ReflectConv(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Reflection-padded convolution, norm, activation."""
+    """Padded convolution, norm, activation."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, norm: NormName = "instance"
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        norm: NormName = "instance",
+        padding: PaddingName = "reflect",
     ) -> None:
         super().__init__()
-        self.conv = ReflectConv(in_channels, out_channels, kernel_size, stride=stride)
+        self.conv = ReflectConv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
         self.norm = norm_and_activation(norm, out_channels)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
+    def forward(self, x_NCHW: Tensor, mix: Tensor | None = None) -> Tensor:
         """(N, in, H, W) to (N, out, H / stride, W / stride)."""
-        y: Tensor = self.norm(self.conv(x_NCHW))
+        y: Tensor = self.norm(self.conv(x_NCHW), mix)
         return y
 
 
@@ -137,12 +222,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvBlock(num_channels, num_channels, 3, norm=norm)
         self.second = ReflectConv(num_channels, num_channels, 3)
-        self.norm = nn.Sequential(_norm(norm, num_channels))
+        self.norm = Chain(_norm(norm, num_channels))
         self.activation = _activation(norm, num_channels) if activation_after_add else nn.Identity()
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
+    def forward(self, x_NCHW: Tensor, mix: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        y: Tensor = self.activation(x_NCHW + self.norm(self.second(self.first(x_NCHW))))
+        y: Tensor = self.activation(x_NCHW + self.norm(self.second(self.first(x_NCHW, mix)), mix))
         return y
 
 
@@ -228,14 +313,27 @@ class HalfSizeBlock(nn.Module):
     def __init__(self, num_channels: int, *, num_residuals: int) -> None:
         super().__init__()
         self.down = ConvBlock(num_channels, 2 * num_channels, 3, stride=2)
-        self.residuals = nn.Sequential(*(ResidualBlock(2 * num_channels) for _ in range(num_residuals)))
+        self.residuals = Chain(*(ResidualBlock(2 * num_channels) for _ in range(num_residuals)))
         self.up = UpsampleConv(2 * num_channels, num_channels, 5)
         self.norm = InstanceNorm(num_channels)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
+    def forward(self, x_NCHW: Tensor, mix: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to the same shape; H and W even."""
-        y: Tensor = x_NCHW + self.norm(self.up(self.residuals(self.down(x_NCHW))))
+        y: Tensor = x_NCHW + self.norm(self.up(self.residuals(self.down(x_NCHW, mix), mix)), mix)
         return y
+
+
+class DeconvUpsample(nn.ConvTranspose2d):
+    """A transposed convolution to twice the size: the "fractionally strided convolution" of Johnson et al.
+
+    Its kernel covers output pixels unevenly, which may show as a checkerboard; the border sees zeros beyond it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=kernel_size // 2, output_padding=1)
+
+
+_TAKES_MIX = (Chain, ConvBlock, HalfSizeBlock, ResidualBlock, InstanceNorm, ConditionalInstanceNorm)
 
 
 def fold_upsampling(network: nn.Module) -> None:
@@ -245,3 +343,12 @@ def fold_upsampling(network: nn.Module) -> None:
             setattr(network, name, child.folded())
         else:
             fold_upsampling(child)
+
+
+def make_conditional(network: nn.Module, num_styles: int) -> None:
+    """Replace, in place, each `InstanceNorm` by one with scale and offset for each style."""
+    for name, child in network.named_children():
+        if isinstance(child, InstanceNorm):
+            setattr(network, name, ConditionalInstanceNorm(child.num_features, num_styles))
+        else:
+            make_conditional(child, num_styles)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylize.train.networks import StyleNetwork, build_network
+from stylize.train.networks import build_network
 from stylize.train.published import network_from_published
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["Checkpoint", "load_checkpoint", "network_from_checkpoint", "save_checkpoint"]
 
@@ -26,9 +27,9 @@ class Checkpoint:
     options: dict[str, str | int | bool]
     weights: dict[str, Tensor]
     style: str
-    """Name of the style: stem of the style picture."""
+    """Name of the style: stem of the style picture; of several, joined by a plus."""
     style_sha256: str
-    """Of the style picture; empty for published weights, which do not name theirs."""
+    """Of the style picture, or of the digests of several; empty for published weights, which do not name theirs."""
     config: dict[str, Any]
     """The whole training config in plain values; empty for published weights."""
     step: int
@@ -37,6 +38,8 @@ class Checkpoint:
     """Mean of each loss term over the latest steps."""
     optimizer: dict[str, Any]
     random_state: Tensor
+    style_names: tuple[str, ...] = ()
+    """Names of the styles, in the order of the mix, when the network holds several."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -27,7 +27,29 @@ __all__ = ["main"]
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _STEPS_PER_LOG_LINE = 100  # where no progress bar can be drawn
-_LOSS_NAMES = ("content", "style", "temporal", "features", "variation")
+_LOSS_NAMES = (
+    "content", "style", "teacher", "teacher_features", "diversity", "temporal", "features", "variation",
+)  # fmt: skip
+
+
+class _Floats(click.ParamType[tuple[float, ...]]):
+    """`0.3,0.7`."""
+
+    name = "A,B,..."
+
+    def convert(
+        self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Parse one value; click reports what `fail` says."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not numbers with commas between them", param, ctx)
+
+
+_FLOATS = _Floats()
 
 
 def _click_type(annotation: Any) -> tuple[Any, bool]:  # noqa: ANN401 - a type expression has no narrower type
@@ -37,7 +59,8 @@ def _click_type(annotation: Any) -> tuple[Any, bool]:  # noqa: ANN401 - a type e
     if typing.get_origin(annotation) is Literal:
         return click.Choice(typing.get_args(annotation)), False
     if typing.get_origin(annotation) is tuple:
-        return _click_type(typing.get_args(annotation)[0])[0], True
+        member = typing.get_args(annotation)[0]
+        return (_FLOATS, False) if member is float else (_click_type(member)[0], True)
     if annotation is Path:
         return click.Path(path_type=Path), False
     return annotation, False
@@ -102,8 +125,9 @@ def main(output: Path, resume: bool, overwrite: bool, device: str | None, **fiel
 
 def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: bool) -> None:
     """Find what would fail only after minutes of work."""
-    if not config.style.is_file():
-        raise ValueError(f"{config.style}: no such style picture")
+    for path in config.style:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such style picture")
     if not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: its folder does not exist; create it first")
     if output.is_dir():

@@ -1,6 +1,7 @@
 """Everything a training run can be told, in one frozen dataclass."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,11 @@ class TrainConfig:
         ValueError: a value is out of its range, or steps and minutes are both given.
     """
 
-    style: Path = field(metadata={"help": "Style picture."})
+    style: tuple[Path, ...] = _option((), "Style picture; several are mixed, or kept apart by --conditional.")
+    style_weights: tuple[float, ...] = _option((), "Share of each --style or --teacher in the mix, such as 0.3,0.7.")
+    conditional: bool = _option(False, "One network for all styles, told apart and mixed at run time.")
+    teacher: tuple[Path, ...] = _option((), "Checkpoint to learn from instead of a style picture; repeatable.")
+    mode: Literal["stylize", "texture"] = _option("stylize", "texture: paint from noise alone (--network texture).")
     data: tuple[str, ...] = _option(
         (),
         "Folder of pictures, of video clips, or a data set with motion (Monkaa, FlyingThings3D, MPI-Sintel), "
@@ -33,10 +38,14 @@ class TrainConfig:
     flow_cache: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
         None, "Where the motion of clips is kept once it is measured. Default: the user's cache folder."
     )
-    network: Literal["fast", "fastest", "reconet", "johnson"] = _option("fast", "Architecture.")
+    network: Literal["fast", "fastest", "reconet", "johnson", "texture"] = _option("fast", "Architecture.")
     width: Literal[32, 48, 64, 96] = _option(48, "fast: channels of the trunk.")
     norm: Literal["instance", "frn"] = _option("instance", "reconet: normalisation; frn avoids bubbles.")
     activation_after_add: bool = _option(False, "reconet: ReLU after each residual sum.")
+    upsampling: Literal["resize", "deconv"] = _option("resize", "johnson: deconv as published; may draw grids.")
+    padding: Literal["auto", "reflect", "circular"] = _option(
+        "auto", "texture: circular makes tiles; auto is circular for textures."
+    )
     loss_weights: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
         None, "VGG weights (.safetensors or .pth). Default: torch's cache, else download."
     )
@@ -53,9 +62,12 @@ class TrainConfig:
     content_layer: str = _option("relu3_4", "VGG layer for content.")
     content_weight: float = _option(1.0, "Weight of the relative content error.")
     style_weight: float = _option(10.0, "Weight of the relative Gram error.")
+    teacher_weight: float = _option(10.0, "Weight of the difference from the teacher's picture.")
+    teacher_feature_weight: float = _option(0.0, "Weight of the difference from the teacher's VGG features.")
     temporal_weight: float = _option(1.0, "Weight of the output's flicker; 0 trains a picture-only style.")
     feature_temporal_weight: float = _option(0.1, "Weight of the encoder features' flicker.")
     variation_weight: float = _option(5.0, "Weight of total variation: smoother flats.")
+    diversity_weight: float = _option(0.3, "texture: weight of pictures of different noise being alike.")
     learning_rate: float = _option(2e-3, "Adam's highest learning rate; decays by a half cosine.")
     seed: int = _option(0, "Seed of the initial weights and of the data.")
     precision: Literal["auto", "fp32", "bf16"] = _option(
@@ -80,15 +92,50 @@ class TrainConfig:
             raise ValueError(
                 f"crop_px={self.crop_px} leaves {smallest} px at scale {self.num_scales}, at least 32 are needed"
             )
+        self._check_styles()
+        self._check_texture()
+
+    def _check_styles(self) -> None:
+        num_styles = len(self.style) + len(self.teacher)
+        if bool(self.style) == bool(self.teacher):
+            raise ValueError("give one --style or several, or one --teacher or several, not both")
+        if self.style_weights and (len(self.style_weights) != num_styles or self.conditional):
+            why = "which are mixed at run time" if self.conditional else "one for each"
+            raise ValueError(f"style_weights={self.style_weights} for {num_styles} styles, {why}")
+        if any(not 0 <= weight < math.inf for weight in self.style_weights) or sum(self.style_weights or (1,)) == 0:
+            raise ValueError(f"style_weights={self.style_weights} must be positive or zero, and not all zero")
+        if self.conditional and not 2 <= num_styles <= 32:
+            raise ValueError(f"conditional={self.conditional} takes 2 to 32 styles, got {num_styles}")
+
+    def _check_texture(self) -> None:
+        if self.mode == "texture" and (self.network != "texture" or self.teacher):
+            raise ValueError(f"mode='texture' takes network='texture' and --style, got network={self.network!r}")
+        if self.network == "texture" and self.crop_px % 32:
+            raise ValueError(f"crop_px={self.crop_px} must be a multiple of 32 for network='texture'")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of each style or teacher in the mix; they add up to 1."""
+        weights = self.style_weights or (1.0,) * (len(self.style) + len(self.teacher))
+        return tuple(weight / sum(weights) for weight in weights)
 
     @property
     def network_options(self) -> dict[str, str | int | bool]:
         """The options `build_network` takes for this network."""
-        if self.network == "fast":
-            return {"width": self.width}
-        if self.network in ("fastest", "johnson"):
-            return {}
-        return {"norm": self.norm, "activation_after_add": self.activation_after_add}
+        options: dict[str, str | int | bool] = {}
+        match self.network:
+            case "fast":
+                options = {"width": self.width}
+            case "johnson":
+                options = {"upsampling": self.upsampling}
+            case "reconet":
+                options = {"norm": self.norm, "activation_after_add": self.activation_after_add}
+            case "texture":
+                padding = "circular" if self.mode == "texture" else "reflect"
+                options = {"mode": self.mode, "padding": padding if self.padding == "auto" else self.padding}
+        if self.conditional:
+            options["num_styles"] = len(self.style) + len(self.teacher)
+        return options
 
     @property
     def num_steps(self) -> int | None:
@@ -107,9 +154,12 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("num_scales", 1, 6),
     ("content_weight", 0, 1e9),
     ("style_weight", 0, 1e9),
+    ("teacher_weight", 0, 1e9),
+    ("teacher_feature_weight", 0, 1e9),
     ("temporal_weight", 0, 1e9),
     ("feature_temporal_weight", 0, 1e9),
     ("variation_weight", 0, 1e9),
+    ("diversity_weight", 0, 1e9),
     ("learning_rate", 1e-8, 1),
     ("seed", 0, 2**32 - 1),
     ("preview_every", 0, 10**8),
@@ -124,7 +174,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         if isinstance(value, Path):
             plain[name] = str(value)
         elif isinstance(value, tuple):
-            plain[name] = [str(item) for item in value]
+            plain[name] = [str(item) if isinstance(item, Path) else item for item in value]
     return plain
 
 
@@ -136,9 +186,10 @@ def config_from_dict(plain: dict[str, Any]) -> TrainConfig:
     """
     values = dict(plain)
     try:
-        values["style"] = Path(values["style"])
-        values["data"] = tuple(values["data"])
-        values["style_layers"] = tuple(values["style_layers"])
+        for name in ("style", "teacher"):
+            values[name] = tuple(Path(item) for item in values[name])
+        for name in ("style_weights", "style_layers", "data"):
+            values[name] = tuple(values[name])
         for name in ("loss_weights", "start_from", "flow_cache"):
             if values.get(name) is not None:
                 values[name] = Path(values[name])

@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from stylize.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
 from stylize.train.config import TrainConfig, config_to_dict
 from stylize.train.data import FramePairs, WeightedSource, open_data
 from stylize.train.frame_pair import FramePair
-from stylize.train.networks import StyleNetwork, build_network
+from stylize.train.networks import build_network
+from stylize.train.noise_pairs import NoisePairs
 from stylize.train.objective import Objective
 from stylize.train.preview import write_preview
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["Progress", "TrainingDivergedError", "train"]
 
@@ -52,7 +54,7 @@ class _State:
 
     network: StyleNetwork
     optimizer: torch.optim.Adam
-    style: str
+    style_names: tuple[str, ...]
     style_sha256: str
     step: int = 0
     elapsed_seconds: float = 0.0
@@ -87,7 +89,10 @@ def train(
     if resume and output.is_file():
         _restore(state, load_checkpoint(output), config)
     objective = Objective(config, target_device)
-    sources = open_data(config.data, crop_px=config.crop_px, cache=config.flow_cache)
+    if config.mode == "texture":
+        sources: list[WeightedSource] = [(NoisePairs(crop_px=config.crop_px), 1.0)]
+    else:
+        sources = open_data(config.data, crop_px=config.crop_px, cache=config.flow_cache)
     preview_pairs = _preview_pairs(sources, config, target_device)
     started = time.monotonic() - state.elapsed_seconds
     batches = iter(_loader(sources, config, state.step, target_device))
@@ -146,19 +151,39 @@ def _initial_state(config: TrainConfig, device: torch.device) -> _State:
     network = build_network(config.network, config.network_options)
     if config.start_from is not None:
         start = load_checkpoint(config.start_from)
-        if (start.network, start.options) != (network.name, network.options):
+        begun = network_from_checkpoint(start)
+        one_style = {key: value for key, value in network.options.items() if key != "num_styles"}
+        if begun.name != network.name or begun.options not in (network.options, one_style):
             raise ValueError(
-                f"{config.start_from}: holds {start.network} {start.options}, "
+                f"{config.start_from}: holds {begun.name} {begun.options}, "
                 f"this training is for {network.name} {network.options}"
             )
-        network.load_state_dict(start.weights)
+        weights = begun.state_dict()
+        # Where each style has norms of its own and there was one style, all begin with those.
+        network.load_state_dict(
+            {name: weights[name].expand(wanted.shape) for name, wanted in network.state_dict().items()}
+        )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    style_names, style_sha256 = _styles(config)
     return _State(
         network=network,
         optimizer=torch.optim.Adam(network.parameters(), lr=config.learning_rate),
-        style=config.style.stem,
-        style_sha256=hashlib.sha256(config.style.read_bytes()).hexdigest(),
+        style_names=style_names,
+        style_sha256=style_sha256,
     )
+
+
+def _styles(config: TrainConfig) -> tuple[tuple[str, ...], str]:
+    """Names of the styles, and a digest of their pictures."""
+    if config.teacher:
+        teachers = [load_checkpoint(path) for path in config.teacher]
+        styles = [(teacher.style, teacher.style_sha256) for teacher in teachers]
+    else:
+        styles = [(path.stem, hashlib.sha256(path.read_bytes()).hexdigest()) for path in config.style]
+    names, digests = zip(*styles, strict=True)
+    if config.conditional and len(set(names)) < len(names):
+        raise ValueError(f"the styles {', '.join(names)} are called by these names at run time: rename those alike")
+    return names, digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None:
@@ -175,6 +200,7 @@ def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None
         "checkpoint_every",
         "loss_weights",
         "style",
+        "teacher",
         "data",
         "flow_cache",
     }
@@ -185,7 +211,7 @@ def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None
         if name not in ignored and now.get(name) != value
     ]
     if checkpoint.style_sha256 != state.style_sha256:
-        changed.append(f"style {state.style!r} (was {checkpoint.style!r})")
+        changed.append(f"style {'+'.join(state.style_names)!r} (was {checkpoint.style!r})")
     if changed:
         raise ValueError(f"cannot resume with other settings: {', '.join(changed)}; use those, or another output")
     state.network.load_state_dict(checkpoint.weights)
@@ -200,7 +226,8 @@ def _checkpoint(state: _State, config: TrainConfig) -> Checkpoint:
         network=state.network.name,
         options=state.network.options,
         weights={name: weight.cpu() for name, weight in state.network.state_dict().items()},
-        style=state.style,
+        style="+".join(state.style_names),
+        style_names=state.style_names if config.conditional else (),
         style_sha256=state.style_sha256,
         config=config_to_dict(config),
         step=state.step,

@@ -1,69 +1,29 @@
-"""Every style network whole in one file, with its paper, its cost and its limits.
-
-All take frames (N, 3, H, W), RGB in [0, 1], H and W multiples of `size_multiple`, and return
-stylized frames of the same shape and range. `encode` and `decode` are the two halves between which
-the feature-level temporal loss is taken.
-"""
+"""The style networks with their papers, costs and limits; `texture` is in a file of its own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from stylize.train.blocks import (
+    Chain,
     ConvBlock,
+    DeconvUpsample,
+    FilterResponseNorm,
     HalfSizeBlock,
     NormName,
     ReflectConv,
     ResidualBlock,
     UpsampleConv,
+    make_conditional,
     norm_and_activation,
 )
+from stylize.train.style_network import NetworkFacts, StyleNetwork
+from stylize.train.texture_network import Texture
 
-__all__ = ["NETWORKS", "Fast", "Fastest", "Johnson", "NetworkFacts", "ReCoNet", "StyleNetwork", "build_network"]
+__all__ = ["MAX_STYLES", "NETWORKS", "Fast", "Fastest", "Johnson", "ReCoNet", "Texture", "build_network"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkFacts:
-    """What one forward pass costs and needs; the tests measure these figures on the network itself."""
-
-    paper: str
-    flop_per_pixel: float
-    """Convolution work per picture pixel, 2 FLOP per multiply-add."""
-    size_multiple: int
-    receptive_field_px: int
-    """Side of the square of input pixels that the convolutions of one output pixel can see.
-
-    Instance norm adds whole-picture statistics to that.
-    """
-
-
-class StyleNetwork(nn.Module):
-    """A feed-forward style network in two halves.
-
-    `name` and `options` rebuild the same architecture through `build_network`.
-    """
-
-    name: ClassVar[str]
-    facts: NetworkFacts
-    options: dict[str, str | int | bool]
-    encoder: nn.Sequential
-    decoder: nn.Sequential
-
-    def encode(self, frames_NCHW: Tensor) -> Tensor:
-        """RGB in [0, 1] to features (N, C, H / 4, W / 4)."""
-        features: Tensor = self.encoder(frames_NCHW * 2 - 1)
-        return features
-
-    def decode(self, features_NCHW: Tensor) -> Tensor:
-        """Features to RGB in [0, 1]."""
-        return torch.tanh(self.decoder(features_NCHW)) * 0.5 + 0.5
-
-    def forward(self, frames_NCHW: Tensor) -> Tensor:
-        """RGB frames in [0, 1] to stylized RGB frames in [0, 1], same shape."""
-        return self.decode(self.encode(frames_NCHW))
+MAX_STYLES = 32  # as many as Dumoulin et al., arXiv 1610.07629, trained into one network
 
 
 class ReCoNet(StyleNetwork):
@@ -88,13 +48,13 @@ class ReCoNet(StyleNetwork):
             size_multiple=4,
             receptive_field_px=95,
         )
-        self.encoder = nn.Sequential(
+        self.encoder = Chain(
             ConvBlock(3, 48, 9, norm=norm),
             ConvBlock(48, 96, 3, stride=2, norm=norm),
             ConvBlock(96, 192, 3, stride=2, norm=norm),
             *(ResidualBlock(192, norm=norm, activation_after_add=activation_after_add) for _ in range(4)),
         )
-        self.decoder = nn.Sequential(
+        self.decoder = Chain(
             UpsampleConv(192, 96, 3),
             norm_and_activation(norm, 96),
             UpsampleConv(96, 48, 3),
@@ -112,41 +72,46 @@ class Johnson(StyleNetwork):
 
     Args:
         output: `tanh`, as published; `clamp` for weights trained without a bound on the output.
+        upsampling: `deconv`, as published, may draw a faint grid; `resize` cannot.
     """
 
     name = "johnson"
 
-    def __init__(self, *, output: Literal["tanh", "clamp"] = "tanh") -> None:
+    def __init__(
+        self, *, output: Literal["tanh", "clamp"] = "tanh", upsampling: Literal["resize", "deconv"] = "resize"
+    ) -> None:
         super().__init__()
         if output not in ("tanh", "clamp"):
             raise ValueError(f"output={output!r} must be tanh or clamp")
-        self.options = {"output": output}
+        if upsampling not in ("resize", "deconv"):
+            raise ValueError(f"upsampling={upsampling!r} must be resize or deconv")
+        self.options = {"output": output, "upsampling": upsampling}
         self.facts = NetworkFacts(
             paper="Johnson et al., ECCV 2016, arXiv 1603.08155",
-            flop_per_pixel=266_624,
+            flop_per_pixel=266_624 if upsampling == "resize" else 252_288,
             size_multiple=4,
-            receptive_field_px=111,
+            receptive_field_px=111 if upsampling == "resize" else 107,
         )
-        self.encoder = nn.Sequential(
+        upsample = UpsampleConv if upsampling == "resize" else DeconvUpsample
+        self.encoder = Chain(
             ConvBlock(3, 32, 9),
             ConvBlock(32, 64, 3, stride=2),
             ConvBlock(64, 128, 3, stride=2),
             *(ResidualBlock(128) for _ in range(5)),
         )
-        self.decoder = nn.Sequential(
-            UpsampleConv(128, 64, 3),
+        self.decoder = Chain(
+            upsample(128, 64, 3),
             norm_and_activation("instance", 64),
-            UpsampleConv(64, 32, 3),
+            upsample(64, 32, 3),
             norm_and_activation("instance", 32),
             ReflectConv(32, 3, 9),
         )
 
-    def decode(self, features_NCHW: Tensor) -> Tensor:
+    def decode(self, features_NCHW: Tensor, mix: Tensor | None = None) -> Tensor:
         """Features to RGB in [0, 1]."""
         if self.options["output"] == "tanh":
-            return super().decode(features_NCHW)
-        picture: Tensor = self.decoder(features_NCHW)
-        return (picture * 0.5 + 0.5).clamp(0, 1)
+            return super().decode(features_NCHW, mix)
+        return (self.decoder(features_NCHW, self._mix(features_NCHW, mix)) * 0.5 + 0.5).clamp(0, 1)
 
 
 class Fast(StyleNetwork):
@@ -177,12 +142,12 @@ class Fast(StyleNetwork):
             receptive_field_px=86,
         )
         half = width // 2
-        self.encoder = nn.Sequential(
+        self.encoder = Chain(
             ConvBlock(3, half, 6, stride=2),  # the space-to-depth stem
             ConvBlock(half, width, 3, stride=2),
             *(ResidualBlock(width) for _ in range(4)),
         )
-        self.decoder = nn.Sequential(
+        self.decoder = Chain(
             UpsampleConv(width, half, 5),
             norm_and_activation("instance", half),
             UpsampleConv(half, 3, 5),
@@ -211,24 +176,40 @@ class Fastest(StyleNetwork):
             size_multiple=8,
             receptive_field_px=144,
         )
-        self.encoder = nn.Sequential(ConvBlock(3, 32, 8, stride=4), HalfSizeBlock(32, num_residuals=3), nn.ReLU())
-        self.decoder = nn.Sequential(UpsampleConv(32, 16, 5), nn.ReLU(), UpsampleConv(16, 3, 5))
+        self.encoder = Chain(ConvBlock(3, 32, 8, stride=4), HalfSizeBlock(32, num_residuals=3), nn.ReLU())
+        self.decoder = Chain(UpsampleConv(32, 16, 5), nn.ReLU(), UpsampleConv(16, 3, 5))
 
 
 NETWORKS: Mapping[str, Callable[..., StyleNetwork]] = {
-    network.name: network for network in (Fast, Fastest, ReCoNet, Johnson)
+    network.name: network for network in (Fast, Fastest, ReCoNet, Johnson, Texture)
 }
 
 
 def build_network(name: str, options: Mapping[str, str | int | bool]) -> StyleNetwork:
     """A freshly initialised network.
 
+    Args:
+        name: key of `NETWORKS`.
+        options: of that network; besides, any network with instance norm takes `num_styles`, 2 to
+            `MAX_STYLES`.
+
     Raises:
         ValueError: unknown name, unknown option, or an option value the network does not have.
     """
     if name not in NETWORKS:
         raise ValueError(f"network {name!r} is unknown: choose one of {', '.join(NETWORKS)}")
+    own = {key: value for key, value in options.items() if key != "num_styles"}
     try:
-        return NETWORKS[name](**options)
+        network = NETWORKS[name](**own)
     except TypeError as error:
-        raise ValueError(f"network {name!r} does not take these options {dict(options)}: {error}") from error
+        raise ValueError(f"network {name!r} does not take these options {own}: {error}") from error
+    num_styles = int(options.get("num_styles", 1))
+    if num_styles == 1:
+        return network
+    if not 2 <= num_styles <= MAX_STYLES:
+        raise ValueError(f"num_styles={num_styles} must be in [2, {MAX_STYLES}]")
+    if any(isinstance(module, FilterResponseNorm) for module in network.modules()):
+        raise ValueError("several styles in one network need instance norm: they differ in its scales and offsets")
+    make_conditional(network, num_styles)
+    network.options["num_styles"] = num_styles
+    return network

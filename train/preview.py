@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stylize.train.frame_pair import FramePair
 from stylize.train.motion import warp_backward
-from stylize.train.networks import StyleNetwork
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["write_preview"]
 
@@ -19,6 +19,8 @@ _DIFFERENCE_GAIN = 4.0  # a flicker of a quarter of the range shows as white
 def write_preview(path: Path, network: StyleNetwork, pairs: FramePair) -> None:
     """Write rows of: content | stylized | next stylized | their difference after warping.
 
+    A network of several styles shows them in turn, one in each row.
+
     Args:
         path: a .jpg or .png; replaced whole.
         network: on the device of `pairs`; its mode is left as it is.
@@ -27,7 +29,11 @@ def write_preview(path: Path, network: StyleNetwork, pairs: FramePair) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    previous, current = network(pairs.previous), network(pairs.current)
+    mix_NS = None
+    if network.num_styles > 1:
+        turn = torch.arange(len(pairs.flow), device=pairs.flow.device) % network.num_styles
+        mix_NS = torch.nn.functional.one_hot(turn, network.num_styles).float()
+    previous, current = network(pairs.previous, mix_NS), network(pairs.current, mix_NS)
     difference = (current - warp_backward(previous, pairs.flow)).abs() * pairs.visible * _DIFFERENCE_GAIN
     columns = [pairs.previous, previous, current, difference.clamp(0, 1)]
     sheet_3HW = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)

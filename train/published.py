@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from stylize.train.networks import Johnson, ReCoNet, StyleNetwork
+from stylize.train.networks import Johnson, ReCoNet
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["network_from_published"]
 

@@ -3,7 +3,7 @@
 Shapes: N pictures, C channels, H height, W width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,28 +21,24 @@ from stylize.train.loss_network import (
 from stylize.train.losses import content_loss, gram_matrix, image_pyramid, style_loss
 from stylize.train.pictures import read_picture
 
-__all__ = ["StyleTarget"]
+__all__ = ["StyleTarget", "loss_weights"]
 
 
 class StyleTarget:
-    """The loss network with the style picture's Gram matrices at each scale."""
+    """The loss network with the style pictures' Gram matrices at each scale."""
 
     def __init__(self, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
-        """Read the style picture and the loss network's weights.
+        """Read the style pictures and the loss network's weights.
 
         Args:
-            config: style, layers and scales.
+            config: styles, layers and scales.
             device: where the loss network works.
             dtype: what it computes in.
 
         Raises:
             ValueError: unreadable picture or weights, or a layer that the weights do not reach.
         """
-        style_13HW = _style_picture(config.style, config.style_size_px).to(device)
-        if config.loss_weights is not None:
-            weights = loss_weights_from_file(config.loss_weights)
-        else:
-            weights = loss_weights_from_hub()
+        weights = loss_weights(config)
         style_layers = usable_layers(weights, config.style_layers)
         # VGG-16 has no relu3_4 and cut weights may end before it: the next shallower layer does as well.
         shallower = [layer for layer in reversed(available_layers(weights)) if layer < config.content_layer]
@@ -52,26 +48,52 @@ class StyleTarget:
         self._network = loss_network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = dtype
         self._num_scales = config.num_scales
+        by_style = [self._style_grams(path, config.style_size_px, style_layers, device) for path in config.style]
+        # One dictionary for each scale, layer name to (styles, C, C).
         self._grams = [
-            {layer: gram_matrix(features[layer]) for layer in style_layers} for features in self._features(style_13HW)
+            {layer: torch.cat([grams[scale][layer] for grams in by_style]) for layer in style_layers}
+            for scale in range(config.num_scales)
         ]
+
+    def _style_grams(
+        self, path: Path, short_side_px: int, layers: Sequence[str], device: torch.device
+    ) -> list[dict[str, Tensor]]:
+        picture_13HW = _style_picture(path, short_side_px).to(device)
+        return [{layer: gram_matrix(features[layer]) for layer in layers} for features in self._features(picture_13HW)]
 
     def _features(self, pictures_NCHW: Tensor) -> Iterator[dict[str, Tensor]]:
         for level in image_pyramid(pictures_NCHW, self._num_scales):
             yield self._network(level.to(self._dtype, memory_format=torch.channels_last))
 
-    def losses(self, stylized_N3HW: Tensor, source_N3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Relative content error and relative Gram error, the latter averaged over layers and scales."""
-        with torch.no_grad():
-            source = source_N3HW.to(self._dtype, memory_format=torch.channels_last)
-            wanted = self._network(source)[self._content_layer]
-        content = stylized_N3HW.new_zeros(())
+    def losses(self, stylized_N3HW: Tensor, source_N3HW: Tensor | None, mix_NS: Tensor) -> dict[str, Tensor]:
+        """Relative Gram error, `style`, averaged over layers and scales, and relative content error, `content`.
+
+        Args:
+            stylized_N3HW: RGB in [0, 1].
+            source_N3HW: what the content is compared with; None leaves content out.
+            mix_NS: share of each style in each picture.
+        """
+        terms: dict[str, Tensor] = {}
         style = []
-        for scale, (features, grams) in enumerate(zip(self._features(stylized_N3HW), self._grams, strict=True)):
-            if scale == 0:
-                content = content_loss(features[self._content_layer], wanted)
-            style += [style_loss(features[layer], gram) for layer, gram in grams.items()]
-        return content, torch.stack(style).mean()
+        for features, grams in zip(self._features(stylized_N3HW), self._grams, strict=True):
+            if source_N3HW is not None and not terms:  # at the first scale
+                terms["content"] = content_loss(features[self._content_layer], self._content(source_N3HW))
+            style += [style_loss(features[layer], grams_SCC, mix_NS) for layer, grams_SCC in grams.items()]
+        return terms | {"style": torch.stack(style).mean()}
+
+    @torch.no_grad()
+    def _content(self, source_N3HW: Tensor) -> Tensor:
+        source = source_N3HW.to(self._dtype, memory_format=torch.channels_last)
+        return self._network(source)[self._content_layer]
+
+
+def loss_weights(config: TrainConfig) -> dict[str, Tensor]:
+    """The loss network's weights: those given, else PyTorch's.
+
+    Raises:
+        ValueError: unreadable, or not to be had.
+    """
+    return loss_weights_from_hub() if config.loss_weights is None else loss_weights_from_file(config.loss_weights)
 
 
 def _style_picture(path: Path, short_side_px: int) -> Tensor:

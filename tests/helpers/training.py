@@ -41,7 +41,7 @@ def tiny_config(folder: Path, **changes: object) -> TrainConfig:
         write_picture(folder / "photos" / "a.png", seed=1)
         write_picture(folder / "style.png", seed=2)
     settings: dict[str, object] = {
-        "style": folder / "style.png",
+        "style": (folder / "style.png",),
         "data": (str(folder / "photos"),),
         "loss_weights": weights,
         "width": 32,
