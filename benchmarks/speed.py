@@ -29,7 +29,7 @@ from stylize.benchmarks.measure import (
 )
 from stylize.benchmarks.results import ClipFacts, SpeedRow, Stage
 from stylize.runtime.frame import Frame
-from stylize.runtime.network_pass import MIN_SIDE_PX
+from stylize.runtime.network_pass import padded_size
 
 __all__ = ["ModelSpeed", "SpeedOptions", "Speeds", "choose_num_frames", "measure_speed"]
 
@@ -222,10 +222,4 @@ def _pipeline_row(
 def _network_size_px(model: ModelUnderTest, facts: ClipFacts) -> tuple[int, int]:
     """(width, height) the network runs at for frames of this size."""
     contract = model.stylizer.artifact.contract
-    if contract.fixed_size is not None:
-        return contract.fixed_size
-    multiple = contract.size_multiple
-    width_px, height_px = (
-        -(-max(side, MIN_SIDE_PX) // multiple) * multiple for side in (facts.width_px, facts.height_px)
-    )
-    return width_px, height_px
+    return contract.fixed_size or padded_size(contract, facts.width_px, facts.height_px)

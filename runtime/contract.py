@@ -9,10 +9,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["CONTRACT_KEY", "SCHEMA_VERSION", "ModelContract", "Precision"]
+__all__ = ["CONTRACT_KEY", "NOISE_INPUT", "SCHEMA_VERSION", "STYLE_WEIGHTS_INPUT", "ModelContract", "Precision"]
 
 CONTRACT_KEY = "stylize.contract"
 SCHEMA_VERSION = 1
+STYLE_WEIGHTS_INPUT = "style_weights"
+"""Second input of a model of several styles: (styles,) float32, the share of each; they add up to 1."""
+NOISE_INPUT = "noise"
+"""Second input of a model that takes noise: (1, 3, H, W) uniform in [0, 1], of the model's element type."""
 
 Precision = Literal["fp32", "fp16"]
 
@@ -42,6 +46,12 @@ class ModelContract:
     """(width, height) in pixels when the graph accepts only one size, else None."""
     training_size_px: int | None = None
     """Side of the training crops: the scale at which brush strokes were learned."""
+    style_names: tuple[str, ...] = ()
+    """What the input `STYLE_WEIGHTS_INPUT` mixes, in its order; empty for a model of one style, without it."""
+    takes_noise: bool = False
+    """Whether there is an input `NOISE_INPUT`."""
+    makes_textures: bool = False
+    """Whether the input is noise in place of a frame."""
     verification: dict[str, float] = field(default_factory=dict)
     """Figures measured on export, e.g. `max_abs_error` and `psnr_db` against PyTorch."""
     hashes: dict[str, str] = field(default_factory=dict)
@@ -57,6 +67,8 @@ class ModelContract:
         if self.size_multiple < 1:
             raise ValueError(f"size_multiple={self.size_multiple} must be at least 1")
         low, high = self.value_range
+        if len(self.style_names) == 1:
+            raise ValueError(f"style_names={self.style_names} must be several styles, or none for a model of one")
         if not low < high:
             raise ValueError(f"value_range={self.value_range} must be (black, white) with black < white")
 
@@ -77,7 +89,7 @@ class ModelContract:
             raise ValueError(f"the contract is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise ValueError(f"the contract is a JSON {type(fields).__name__}, expected an object")
-        for name in ("value_range", "fixed_size"):
+        for name in ("value_range", "fixed_size", "style_names"):
             if isinstance(fields.get(name), list):
                 fields[name] = tuple(fields[name])
         try:

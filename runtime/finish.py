@@ -96,6 +96,10 @@ class Finish:
             )
             self.notes += self._mask.notes
 
+    def seconds(self, frame: Frame) -> float:
+        """Time of `frame` since the first one; 0 for a picture without a time."""
+        return 0.0 if frame.picture.pts is None else float(self._seconds(frame))
+
     def weight(self, frame: Frame) -> Weight:
         """How much of the style `frame` shows."""
         weight: Weight = self._strength

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.errors import OptionError
+from stylize.runtime.extra_inputs import NO_EXTRAS, ExtraInputs, Extras
 from stylize.runtime.finish import Finish
 from stylize.runtime.frame import WHITE, Frame
 from stylize.runtime.runner import HostArray, HostRunner
 
-__all__ = ["MIN_SIDE_PX", "NetworkPass", "reflect_pad"]
+__all__ = ["NetworkPass", "padded_size", "reflect_pad"]
 
 # Style networks mirror the border inside too, up to 4 px at their widest kernel and 1 px at a quarter of
 # the size; a plane of fewer than 5 or 8 px has nothing to mirror. 32 covers eighths as well.
@@ -30,6 +32,10 @@ class _Buffers:
     target: HostArray
 
 
+_Start: TypeAlias = Callable[[_Buffers, Extras], Callable[[], None]]
+"""Begins a pass and returns what waits for its end."""
+
+
 class NetworkPass:
     """Stylizes frames in place with one runner.
 
@@ -37,13 +43,16 @@ class NetworkPass:
     Not thread-safe.
     """
 
-    def __init__(self, runner: HostRunner, *, style_scale: float = 1.0) -> None:
+    def __init__(
+        self, runner: HostRunner, *, style_scale: float = 1.0, extra_inputs: ExtraInputs | None = None
+    ) -> None:
         """Use `runner`, which is active and stays the caller's.
 
         Args:
             runner: the network.
             style_scale: size of the picture the network sees over that of the frame. The network's strokes
                 have a size of their own in pixels: at 0.5 they come out twice as large, at 2 half as large.
+            extra_inputs: what the network takes beside frames; None for the first of its styles.
 
         Raises:
             OptionError: a style scale that is not above 0, or that a network of one fixed size cannot have.
@@ -54,6 +63,7 @@ class NetworkPass:
             width, height = runner.contract.fixed_size
             raise OptionError(f"--style-scale: this model runs at {width}x{height} only; drop the option")
         self._runner = runner
+        self._extra_inputs = extra_inputs or ExtraInputs(runner.contract)
         self._style_scale = style_scale
         self._converter = ColorConverter()
         self._free_buffers: list[_Buffers] = []
@@ -75,24 +85,27 @@ class NetworkPass:
         Raises:
             BackendError: as `stylize`; completing raises it too.
         """
-        return self._begin(frame, finish, lambda buffers: self._runner.start(buffers.source, target=buffers.target))
+        return self._begin(
+            frame,
+            finish,
+            lambda buffers, extras: self._runner.start(buffers.source, target=buffers.target, extras=extras),
+        )
 
-    def _run(self, buffers: _Buffers) -> Callable[[], None]:
-        self._runner.enqueue(buffers.source, target=buffers.target, cuda_stream=None)
+    def _run(self, buffers: _Buffers, extras: Extras) -> Callable[[], None]:
+        self._runner.enqueue(buffers.source, target=buffers.target, cuda_stream=None, extras=extras)
         return _do_nothing
 
-    def _begin(
-        self, frame: Frame, finish: Finish, start: Callable[[_Buffers], Callable[[], None]]
-    ) -> Callable[[], None]:
+    def _begin(self, frame: Frame, finish: Finish, start: _Start) -> Callable[[], None]:
+        seconds = finish.seconds(frame)
         weight = finish.weight(frame)
         if not np.any(weight):
             return _do_nothing
         size = self._working_size(frame)
         if size == (frame.width, frame.height):
-            infer = self._begin_inference(frame, start)
+            infer = self._begin_inference(frame, seconds, start)
             return lambda: finish.store(infer(), frame, weight=weight)
         fitted = self._converter.resized_frame(frame, width=size[0], height=size[1])
-        infer_fitted = self._begin_inference(fitted, start)
+        infer_fitted = self._begin_inference(fitted, seconds, start)
 
         def complete() -> None:
             Finish().store(infer_fitted(), fitted, weight=1.0)
@@ -108,9 +121,7 @@ class NetworkPass:
             return _fitting(frame, fixed)
         return max(1, round(frame.width * self._style_scale)), max(1, round(frame.height * self._style_scale))
 
-    def _begin_inference(
-        self, frame: Frame, start: Callable[[_Buffers], Callable[[], None]]
-    ) -> Callable[[], NDArray[np.float32]]:
+    def _begin_inference(self, frame: Frame, seconds: float, start: _Start) -> Callable[[], NDArray[np.float32]]:
         """Start the network and return what waits for its picture: (3, H, W) in [0, WHITE], not clipped.
 
         The picture is valid until the next one.
@@ -125,10 +136,14 @@ class NetworkPass:
             if black != 0.0:
                 inside += black
         reflect_pad(source_CHW, width=frame.width, height=frame.height)
-        wait = start(buffers)
+        height, width = source_CHW.shape[1:]
+        extras = self._extra_inputs.at(seconds, height=height, width=width)
+        wait = start(buffers, extras)
 
         def result() -> NDArray[np.float32]:
+            nonlocal extras
             wait()
+            extras = NO_EXTRAS  # had to live until here
             cropped_CHW = _as_CHW(buffers.target, contract)[:, : frame.height, : frame.width]
             if self._result_CHW.shape != cropped_CHW.shape:
                 self._result_CHW = np.empty(cropped_CHW.shape, np.float32)
@@ -144,11 +159,7 @@ class NetworkPass:
     def _take_buffers(self, width: int, height: int) -> _Buffers:
         """Buffers for a frame of this size, those of an earlier one if they fit."""
         contract = self._runner.contract
-        if contract.fixed_size is not None:
-            padded_width, padded_height = contract.fixed_size
-        else:
-            padded_width = _round_up(max(width, MIN_SIDE_PX), contract.size_multiple)
-            padded_height = _round_up(max(height, MIN_SIDE_PX), contract.size_multiple)
+        padded_width, padded_height = contract.fixed_size or padded_size(contract, width, height)
         while self._free_buffers:
             buffers = self._free_buffers.pop()
             if _as_CHW(buffers.source, contract).shape[1:] == (padded_height, padded_width):
@@ -193,6 +204,16 @@ def _mirrored(positions: NDArray[np.int_], size: int) -> NDArray[np.int_]:
     period = 2 * (size - 1)
     folded = positions % period
     return np.minimum(folded, period - folded)
+
+
+def padded_size(contract: ModelContract, width: int, height: int) -> tuple[int, int]:
+    """Width and height in pixels at which a network of open size sees a picture of `width` x `height`."""
+    # Two pixels at its coarsest scale: one alone cannot be mirrored.
+    least = max(MIN_SIDE_PX, 2 * contract.size_multiple)
+    return (
+        _round_up(max(width, least), contract.size_multiple),
+        _round_up(max(height, least), contract.size_multiple),
+    )
 
 
 def _buffer(contract: ModelContract, width: int, height: int) -> HostArray:

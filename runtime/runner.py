@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.errors import BackendUnavailableError, OptionError
+from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 
 __all__ = ["Backend", "ComputePrecision", "HostArray", "HostRunner", "Runner", "automatic_backend", "open_runner"]
 
@@ -80,11 +81,12 @@ class Runner(ABC, Generic[BufferT]):
         """
 
     @abstractmethod
-    def enqueue(self, source: BufferT, *, target: BufferT, cuda_stream: int | None) -> None:
+    def enqueue(self, source: BufferT, *, target: BufferT, cuda_stream: int | None, extras: Extras = NO_EXTRAS) -> None:
         """Run one pass from `source` into `target`.
 
         Both hold (N, 3, H, W) pictures as the contract says (own models: RGB in [0, 1]), with H and W
-        multiples of `contract.size_multiple`. They stay the caller's and must not overlap.
+        multiples of `contract.size_multiple`. They stay the caller's and must not overlap. `extras` are the
+        model's further inputs, see `ExtraInputs`: small arrays in host memory on every backend.
 
         On the CPU `cuda_stream` is None and the pass is over on return. On a GPU it is the handle of the
         stream on which `source` is read and `target` written; the call returns before that has
@@ -99,7 +101,7 @@ class Runner(ABC, Generic[BufferT]):
         """How many passes begun with `start` can run side by side."""
         return 1
 
-    def start(self, source: BufferT, *, target: BufferT) -> Callable[[], None]:
+    def start(self, source: BufferT, *, target: BufferT, extras: Extras = NO_EXTRAS) -> Callable[[], None]:
         """Begin one pass on the CPU and return what waits for its end.
 
         At most `num_in_flight` passes may be under way, each with arrays of its own, and each must be waited
@@ -108,7 +110,7 @@ class Runner(ABC, Generic[BufferT]):
         Raises:
             BackendError: as `enqueue`; waiting raises it too.
         """
-        self.enqueue(source, target=target, cuda_stream=None)
+        self.enqueue(source, target=target, cuda_stream=None, extras=extras)
         return lambda: None
 
     @abstractmethod

@@ -5,6 +5,7 @@ from typing import Any
 
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
+from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.runner import HostArray, Runner
 
 __all__ = ["OnnxRuntimeRunner"]
@@ -59,14 +60,17 @@ class OnnxRuntimeRunner(Runner[HostArray]):
             raise ArtifactError(self.artifact.path, f"ONNX Runtime refuses the model: {_one_line(error)}") from error
         self._binding = self._session.io_binding()
 
-    def enqueue(self, source: HostArray, *, target: HostArray, cuda_stream: int | None) -> None:
+    def enqueue(
+        self, source: HostArray, *, target: HostArray, cuda_stream: int | None, extras: Extras = NO_EXTRAS
+    ) -> None:
         """Run one pass, complete on return; see `Runner.enqueue`.
 
         Raises:
             BackendError: the graph fails, or its output has another shape than `target`.
         """
         contract, binding = self.contract, self._binding
-        binding.bind_input(contract.input_name, "cpu", 0, source.dtype.type, source.shape, source.ctypes.data)
+        for name, array in {contract.input_name: source, **extras}.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         binding.bind_output(contract.output_name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
         try:
             self._session.run_with_iobinding(binding)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
+from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.runner import ComputePrecision, HostArray, Runner
 
 __all__ = ["OpenVinoRunner"]
@@ -85,13 +86,15 @@ class OpenVinoRunner(Runner[HostArray]):
         self._request = compiled.create_infer_request()
         self._num_in_flight = min(_MAX_IN_FLIGHT, compiled.get_property("INFERENCE_NUM_THREADS"))
 
-    def enqueue(self, source: HostArray, *, target: HostArray, cuda_stream: int | None) -> None:
+    def enqueue(
+        self, source: HostArray, *, target: HostArray, cuda_stream: int | None, extras: Extras = NO_EXTRAS
+    ) -> None:
         """Run one pass, complete on return; see `Runner.enqueue`.
 
         Raises:
             BackendError: the graph fails, or its output has another shape than `target`.
         """
-        self._begin(self._request, source, target)
+        self._begin(self._request, source, target, extras)
         self._wait(self._request, source, target)
 
     @property
@@ -99,16 +102,16 @@ class OpenVinoRunner(Runner[HostArray]):
         """Two, or one on a single thread."""
         return self._num_in_flight
 
-    def start(self, source: HostArray, *, target: HostArray) -> Callable[[], None]:
+    def start(self, source: HostArray, *, target: HostArray, extras: Extras = NO_EXTRAS) -> Callable[[], None]:
         """Begin one pass and return what waits for its end; see `Runner.start`."""
         if self._num_in_flight == 1:
-            return super().start(source, target=target)
+            return super().start(source, target=target, extras=extras)
         if self._free_requests is None:
             compiled = self._compile(num_streams=self._num_in_flight)
             self._free_requests = deque(compiled.create_infer_request() for _ in range(self._num_in_flight))
         free_requests = self._free_requests
         assert free_requests, f"more than {self._num_in_flight} passes begun"
-        self._begin(free_requests[0], source, target)
+        self._begin(free_requests[0], source, target, extras)
         request = free_requests.popleft()
 
         def wait() -> None:
@@ -155,9 +158,10 @@ class OpenVinoRunner(Runner[HostArray]):
     def _refusal(self, error: Exception) -> ArtifactError:
         return ArtifactError(self.artifact.path, f"OpenVINO refuses the model: {_reason(error)}")
 
-    def _begin(self, request: Any, source: HostArray, target: HostArray) -> None:  # noqa: ANN401
+    def _begin(self, request: Any, source: HostArray, target: HostArray, extras: Extras) -> None:  # noqa: ANN401
         try:
-            request.set_input_tensor(self._openvino.Tensor(source, shared_memory=True))
+            for name, array in {self.contract.input_name: source, **extras}.items():
+                request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
             request.set_output_tensor(self._openvino.Tensor(target, shared_memory=True))
             request.start_async()
         except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.decode import Decoder
 from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import OptionError, OutputMismatchError
+from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
 from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import Frame
 from stylize.runtime.network_pass import NetworkPass
@@ -46,6 +47,8 @@ class Stylizer:
         precision: ComputePrecision = ComputePrecision.AUTO,
         strength: float = 1.0,
         style_scale: float = 1.0,
+        style_mix: str | Sequence[float] | StyleMix | None = None,
+        seed: int = 0,
     ) -> None:
         """Load `model`.
 
@@ -56,18 +59,23 @@ class Stylizer:
             precision: what the network is computed in.
             strength: 0 shows the source, 1 the style, in between a blend.
             style_scale: size of the picture the network sees over that of the frame; below 1 strokes grow.
+            style_mix: shares of the styles of a model of several, as numbers in its order; or text such as
+                `0.3,0.7`, the name of one, or moments between which they change, `0:1,0;5:0,1`. None is the first.
+            seed: of the noise that some models take beside the frame.
 
         Raises:
             ArtifactError: no such file or style, or not a model.
             BackendUnavailableError: the backend's package is missing, or the CPU lacks the precision.
-            OptionError: strength outside [0, 1], a style scale this model or a precision this backend cannot have.
+            OptionError: strength outside [0, 1], a style scale or mix this model or a precision this backend
+                cannot have.
         """
         self.artifact = model if isinstance(model, Artifact) else open_artifact(model)
         self.strength = strength
         self._finish = Finish(strength=strength)
+        extra_inputs = ExtraInputs(self.artifact.contract, style_mix=style_mix, seed=seed)
         self._runner = open_runner(self.artifact, backend=backend, num_threads=num_threads, precision=precision)
         self._backend_reason = automatic_backend()[1] if backend == Backend.AUTO else ""
-        self._pass = NetworkPass(self._runner, style_scale=style_scale)
+        self._pass = NetworkPass(self._runner, style_scale=style_scale, extra_inputs=extra_inputs)
         self._runner.activate()
 
     @property

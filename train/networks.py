@@ -111,7 +111,8 @@ class Johnson(StyleNetwork):
         """Features to RGB in [0, 1]."""
         if self.options["output"] == "tanh":
             return super().decode(features_NCHW, mix)
-        return (self.decoder(features_NCHW, self._mix(features_NCHW, mix)) * 0.5 + 0.5).clamp(0, 1)
+        picture: Tensor = self.decoder(features_NCHW, self._mix(features_NCHW, mix))
+        return (picture * 0.5 + 0.5).clamp(0, 1)
 
 
 class Fast(StyleNetwork):

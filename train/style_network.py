@@ -56,7 +56,8 @@ class StyleNetwork(nn.Module):
 
     def encode(self, frames_NCHW: Tensor, mix: Tensor | None = None, noise_1CHW: Tensor | None = None) -> Tensor:
         """RGB in [0, 1] to features (N, C, H / 4, W / 4)."""
-        return self.encoder(frames_NCHW * 2 - 1, self._mix(frames_NCHW, mix))
+        features: Tensor = self.encoder(frames_NCHW * 2 - 1, self._mix(frames_NCHW, mix))
+        return features
 
     def decode(self, features_NCHW: Tensor, mix: Tensor | None = None) -> Tensor:
         """Features to RGB in [0, 1]."""

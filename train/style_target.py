@@ -84,7 +84,8 @@ class StyleTarget:
     @torch.no_grad()
     def _content(self, source_N3HW: Tensor) -> Tensor:
         source = source_N3HW.to(self._dtype, memory_format=torch.channels_last)
-        return self._network(source)[self._content_layer]
+        wanted: Tensor = self._network(source)[self._content_layer]
+        return wanted
 
 
 def loss_weights(config: TrainConfig) -> dict[str, Tensor]:

@@ -90,7 +90,9 @@ class _Join(nn.Module):
     def forward(self, coarse_NCHW: Tensor, fine_NCHW: Tensor, mix: Tensor | None = None) -> Tensor:
         """(N, C, H, W) and (N, 8, 2H, 2W) to (N, C + 8, 2H, 2W)."""
         enlarged = F.interpolate(coarse_NCHW, scale_factor=2, mode="nearest")
-        return self.blocks(torch.cat([self.coarse(enlarged, mix), self.fine(fine_NCHW, mix)], dim=1), mix)
+        joined = torch.cat([self.coarse(enlarged, mix), self.fine(fine_NCHW, mix)], dim=1)
+        y: Tensor = self.blocks(joined, mix)
+        return y
 
 
 def _three(in_channels: int, out_channels: int, padding: PaddingName) -> Chain:
