@@ -193,12 +193,12 @@ def _fidelity(
 ) -> list[FidelityRow]:
     """Every model against float32 ONNX Runtime with the same weights.
 
-    A half-precision file has no float32 of its own; it is left out unless its twin is measured as well.
+    Half-precision and int8 files have no float32 of their own; they are left out unless their twin is measured too.
     """
     artifacts = {
         _origin(model): model.stylizer.artifact
         for model in models
-        if model.stylizer.artifact.contract.precision == "fp32"
+        if model.stylizer.artifact.contract.precision == "fp32" and not model.stylizer.artifact.contract.is_int8
     }
     exact: dict[tuple[str, ...], NDArray[np.uint8]] = {}
     rows = []

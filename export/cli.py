@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from stylize.export.onnx_from_checkpoint import export_checkpoint
 from stylize.export.onnx_from_network import LARGEST_SIDE_PX
+from stylize.export.quantize import Int8Model, quantize_file
 from stylize.export.verify import FrameFidelity
 from stylize.runtime.contract import Precision
 from stylize.runtime.errors import StylizeError
@@ -37,6 +39,10 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Model to write. Default: <checkpoint>.onnx.")
 @click.option("--fp16", is_flag=True, help="Half precision; norm statistics stay float32.")
+@click.option("--int8", is_flag=True, help="Convolutions in int8 where they stand it; needs --calibration.")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="Folder of pictures or clips that sets the int8 scales."
+)
 @click.option("--size", type=_SizeType(), help="Accept only this frame size. Default: any size.")
 @click.option("--style", help="Name sealed in the model. Default: that of the style picture.")
 @click.option(
@@ -50,6 +56,8 @@ def main(
     checkpoint: Path,
     output: Path | None,
     fp16: bool,
+    int8: bool,
+    calibration: Path | None,
     size: tuple[int, int] | None,
     style: str | None,
     frames: tuple[Path, ...],
@@ -57,20 +65,39 @@ def main(
     """Turn CHECKPOINT into an ONNX model that stylize-run needs nothing else for.
 
     The model is run against the trained network on several frames and written only when both paint
-    the same.
+    the same. With --int8 it is then held against its own float model on frames it was not calibrated on, and
+    convolutions that harm the picture or its steadiness most stay in float.
     """
     try:
         target = output or checkpoint.with_suffix(".onnx")
         precision: Precision = "fp16" if fp16 else "fp32"
-        results = export_checkpoint(
-            checkpoint, target, precision=precision, size=size, style=style, given_frames=frames
-        )
+        if int8 != (calibration is not None):
+            raise ValueError("--int8 and --calibration DIR need each other: int8 scales come from real frames")
+        if int8 and (fp16 or size is not None):
+            raise ValueError("--int8 is made of a float32 model of any size: drop --fp16 and --size")
+        int8_model = None
+        with tempfile.TemporaryDirectory(prefix="stylize-") as folder:
+            exported = Path(folder) / "float.onnx" if int8 else target
+            results = export_checkpoint(
+                checkpoint, exported, precision=precision, size=size, style=style, given_frames=frames
+            )
+            if calibration is not None:
+                int8_model = quantize_file(exported, target, calibration=calibration)
     except (ValueError, OSError, StylizeError) as error:
         click.echo(f"stylize-export: error: {error}", err=True)
         sys.exit(1)
     Console().print(_table(results))
-    click.echo(f"{target}: {precision}, {target.stat().st_size / 1e6:.2f} MB")
+    if int8_model is not None:
+        click.echo(_int8_text(int8_model))
+    click.echo(f"{target}: {'int8' if int8 else precision}, {target.stat().st_size / 1e6:.2f} MB")
     click.echo(f"next: stylize-run {target} in.mp4 out.mp4")
+
+
+def _int8_text(result: Int8Model) -> str:
+    return (
+        f"int8 against float on {len(result.psnr_db)} frame pairs: PSNR {min(result.psnr_db):.1f} dB and more, "
+        f"{result.warp_error_ratio:.3f} of the temporal error; in float: {', '.join(result.float_layers)}"
+    )
 
 
 def _table(results: list[FrameFidelity]) -> Table:

@@ -52,6 +52,8 @@ class ModelContract:
     """Whether there is an input `NOISE_INPUT`."""
     makes_textures: bool = False
     """Whether the input is noise in place of a frame."""
+    float_layers: tuple[str, ...] | None = None
+    """Convolutions that an int8 model computes in float, by the names of their weights; None without int8."""
     verification: dict[str, float] = field(default_factory=dict)
     """Figures measured on export, e.g. `max_abs_error` and `psnr_db` against PyTorch."""
     hashes: dict[str, str] = field(default_factory=dict)
@@ -72,6 +74,11 @@ class ModelContract:
         if not low < high:
             raise ValueError(f"value_range={self.value_range} must be (black, white) with black < white")
 
+    @property
+    def is_int8(self) -> bool:
+        """Whether the graph computes convolutions in int8 where it gains."""
+        return self.float_layers is not None
+
     def to_json(self) -> str:
         """The contract as one line of JSON with sorted keys."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -89,7 +96,7 @@ class ModelContract:
             raise ValueError(f"the contract is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise ValueError(f"the contract is a JSON {type(fields).__name__}, expected an object")
-        for name in ("value_range", "fixed_size", "style_names"):
+        for name in ("value_range", "fixed_size", "style_names", "float_layers"):
             if isinstance(fields.get(name), list):
                 fields[name] = tuple(fields[name])
         try:

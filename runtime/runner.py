@@ -68,7 +68,12 @@ class Runner(ABC, Generic[BufferT]):
 
     @property
     def precision(self) -> str:
-        """What the network is really computed in, for example `fp32`."""
+        """What the network is really computed in, for example `fp32` or `int8+bf16`."""
+        return f"int8+{self._float_precision}" if self.contract.is_int8 else self._float_precision
+
+    @property
+    def _float_precision(self) -> str:
+        """What everything is computed in that is not int8."""
         return self.contract.precision
 
     @abstractmethod

@@ -70,10 +70,10 @@ class OpenVinoRunner(Runner[HostArray]):
     def description(self) -> str:
         """For example `OpenVINO 2026.4.1, CPU, bf16`."""
         version = self._openvino.__version__.partition("-")[0]  # the rest is the build's number
-        return f"OpenVINO {version}, CPU, {self._precision}"
+        return f"OpenVINO {version}, CPU, {self.precision}"
 
     @property
-    def precision(self) -> str:
+    def _float_precision(self) -> str:
         """`bf16` or `fp32`, known once active."""
         return self._precision.value
 

@@ -1,0 +1,155 @@
+"""int8 export: what becomes integers, what it costs, and that too much is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+
+from helpers.training import tiny_config, write_picture
+from stylize.export import quantize as quantize_module
+from stylize.export.cli import main
+from stylize.export.input_scale import fold_input_scale
+from stylize.export.quantize import Int8Floor, quantize, quantize_file
+from stylize.runtime import Backend, Stylizer, open_artifact
+from stylize.runtime.artifact import builtin_styles
+from stylize.train.data import FramePairs, open_data
+from stylize.train.frame_pair import FramePair
+from stylize.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def float_model() -> onnx.ModelProto:
+    return onnx.load(builtin_styles()[0].path)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[FramePair]:
+    folder = tmp_path_factory.mktemp("photos")
+    write_picture(folder / "a.png")
+    drawn = FramePairs(open_data([str(folder)], crop_px=64), num_pairs=6, seed=0)
+    return [drawn[number] for number in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def _few_small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_module, "_CROP_PX", 64)
+    monkeypatch.setattr(quantize_module, "_NUM_CALIBRATION_PAIRS", 4)
+    monkeypatch.setattr(quantize_module, "_NUM_TRIAL_PAIRS", 2)
+
+
+def integer_layers(model: onnx.ModelProto) -> list[str]:
+    suffix = ".weight_quantized"
+    return [tensor.name.removesuffix(suffix) for tensor in model.graph.initializer if tensor.name.endswith(suffix)]
+
+
+def run(model: onnx.ModelProto, frame: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"frame": frame})[0])
+
+
+def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(first - second, dtype=np.float64).mean()))
+
+
+def test_command_writes_a_model_that_runs_in_int8_on_every_backend(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, steps=1)
+    train(config, tmp_path / "tiny.pth", resume=False, on_step=lambda _: None, device="cpu")
+    target = tmp_path / "int8.onnx"
+    command = [str(tmp_path / "tiny.pth"), "--int8", "--calibration", str(tmp_path / "photos"), "-o", str(target)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "int8 against float on 2 frame pairs" in result.output
+    contract = open_artifact(target).contract
+    assert contract.float_layers is not None
+    assert contract.float_layers[0] == "encoder.0.conv.conv"
+    assert contract.float_layers[-1] == "decoder.2"
+    assert contract.verification["int8_min_psnr_db"] >= 32
+    assert contract.verification["int8_warp_error_ratio"] <= 1.05
+    assert contract.verification["min_psnr_db"] > 60  # of the float model against the network
+    assert target.stat().st_size < 200_000  # 93,000 parameters, most of them in one byte
+    frame = np.random.default_rng(0).integers(0, 256, (1, 61, 83, 3), np.uint8)
+    pictures = []
+    for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
+        if backend == Backend.OPENVINO:
+            pytest.importorskip("openvino")
+        with Stylizer(target, backend=backend) as stylizer:
+            assert stylizer.precision.startswith("int8+")
+            assert f"CPU, {stylizer.precision}" in stylizer.backend
+            pictures.append(stylizer.run(frame))
+            assert np.array_equal(stylizer.run(frame), pictures[-1])
+    assert psnr_db(pictures[0] / 255, pictures[1] / 255) > 32
+    with pytest.raises(ValueError, match=r"int8\.onnx: int8 is made from a float32 model"):
+        quantize_file(target, tmp_path / "again.onnx", calibration=tmp_path / "photos")
+
+
+def test_integers_reach_every_convolution_but_the_first_and_last(
+    float_model: onnx.ModelProto, pairs: list[FramePair]
+) -> None:
+    result = quantize(float_model, calibration=pairs[:4], trial=pairs[4:], floor=Int8Floor(max_warp_error_ratio=2))
+    convolutions = [node.input[1].removesuffix(".weight") for node in float_model.graph.node if node.op_type == "Conv"]
+    assert result.float_layers == (convolutions[0], convolutions[-1])
+    assert sorted(integer_layers(result.model)) == sorted(convolutions[1:-1])
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in result.model.graph.initializer}
+    for layer in convolutions[1:-1]:
+        integers, scale = weights[f"{layer}.weight_quantized"], weights[f"{layer}.weight_scale"]
+        assert integers.dtype == np.int8
+        assert scale.shape == integers.shape[:1]  # per output channel
+    frame = pairs[5].current[None].numpy()
+    measured = psnr_db(run(result.model, frame), run(float_model, frame))
+    assert result.psnr_db[1] == pytest.approx(measured, abs=1e-6)
+    assert measured > 32
+
+
+def test_the_most_harmful_convolutions_go_back_to_float_until_the_floor_is_met(
+    float_model: onnx.ModelProto, pairs: list[FramePair]
+) -> None:
+    free = Int8Floor(psnr_db=0, max_warp_error_ratio=9)
+    everything = quantize(float_model, calibration=pairs[:4], trial=pairs[4:], floor=free)
+    stricter = Int8Floor(psnr_db=min(everything.psnr_db) + 0.5, max_warp_error_ratio=9)
+    result = quantize(float_model, calibration=pairs[:4], trial=pairs[4:], floor=stricter)
+    assert min(result.psnr_db) >= stricter.psnr_db
+    assert len(everything.float_layers) < len(result.float_layers) < 12
+    assert set(everything.float_layers) < set(result.float_layers)
+
+
+def test_rejects_a_floor_that_int8_cannot_meet(float_model: onnx.ModelProto, pairs: list[FramePair]) -> None:
+    with pytest.raises(ValueError, match=r"does not stand int8: with 1 convolutions .* dB \(at least 200\)"):
+        quantize(float_model, calibration=pairs[:2], trial=pairs[4:5], floor=Int8Floor(psnr_db=200))
+
+
+def test_unsteady_integers_are_refused_too(float_model: onnx.ModelProto, pairs: list[FramePair]) -> None:
+    with pytest.raises(ValueError, match=r"of the temporal error \(at most 0\.5\)"):
+        quantize(float_model, calibration=pairs[:2], trial=pairs[4:5], floor=Int8Floor(max_warp_error_ratio=0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--int8"], "need each other"),
+        (["--calibration", "photos"], "need each other"),
+        (["--int8", "--calibration", "photos", "--fp16"], "drop --fp16 and --size"),
+        (["--int8", "--calibration", "photos", "--size", "64x64"], "drop --fp16 and --size"),
+    ],
+)
+def test_rejects_options_that_exclude_each_other(options: list[str], reason: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [str(tmp_path / "x.pth"), *options])
+    assert result.exit_code == 1
+    assert reason in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folding_the_input_scale_changes_no_output(float_model: onnx.ModelProto) -> None:
+    folded = onnx.ModelProto()
+    folded.CopyFrom(float_model)
+    assert fold_input_scale(folded)
+    assert len(folded.graph.node) == len(float_model.graph.node) - 2
+    onnx.checker.check_model(folded, full_check=True)
+    frame = np.random.default_rng(0).random((1, 3, 40, 52), dtype=np.float32)
+    # Sums of 108 products of a trained network in another order, then eleven norms; borders are compared too.
+    np.testing.assert_allclose(run(folded, frame), run(float_model, frame), rtol=0, atol=2e-5)
+    assert not fold_input_scale(folded)  # nothing is left to fold, and nothing changes
+    np.testing.assert_allclose(run(folded, frame), run(float_model, frame), rtol=0, atol=2e-5)
