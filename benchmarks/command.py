@@ -160,7 +160,7 @@ def bench(
 @contextmanager
 def _loaded(names: Sequence[str], backends: Sequence[str], precisions: Sequence[str]) -> Iterator[list[ModelUnderTest]]:
     """Every model on every backend in every precision asked for."""
-    chosen = list(names) or [style.name for style in builtin_styles()]
+    chosen = list(names) or [path.stem for style in builtin_styles() for path in style.variants.values()]
     if not chosen:
         raise OptionError("this installation has no built-in style: name a model with --model FILE")
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ with Stylizer("starry-night") as stylizer:
 stylized_NHWC = stylizer.run(frames_NHWC)  # uint8 in, uint8 out
 """
 
-from stylize.runtime.artifact import Artifact, BuiltinStyle, builtin_styles, open_artifact
+from stylize.runtime.artifact import Artifact, BuiltinStyle, Quality, builtin_styles, open_artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import StylizeError
@@ -26,6 +26,7 @@ __all__ = [
     "EncodeOptions",
     "FinishOptions",
     "ModelContract",
+    "Quality",
     "RunReport",
     "Runner",
     "Selection",

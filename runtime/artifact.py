@@ -1,7 +1,9 @@
 """Finds the model a user names: an ONNX file, a plan or a built-in style, with the contract it promises."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -12,7 +14,7 @@ from stylize.runtime.errors import ArtifactError, OptionError
 from stylize.runtime.onnx_header import OnnxHeader, TensorInfo, read_onnx_header
 from stylize.runtime.plan import Plan, is_bare_engine, is_plan, read_plan
 
-__all__ = ["Artifact", "BuiltinStyle", "builtin_styles", "open_artifact"]
+__all__ = ["Artifact", "BuiltinStyle", "Quality", "builtin_style", "builtin_styles", "open_artifact"]
 
 _PRECISIONS: dict[int, Precision] = {1: "fp32", 10: "fp16"}  # TensorProto.DataType
 
@@ -53,23 +55,53 @@ class Artifact:
         return self.path if self.plan is None else self.plan.read_onnx()
 
 
+class Quality(StrEnum):
+    """A variant of a built-in style: looks against speed."""
+
+    AUTO = "auto"
+    """The best looking one that keeps up with the source; see `stylize.runtime.quality`."""
+    QUALITY = "quality"
+    BALANCED = "balanced"
+    FASTEST = "fastest"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuiltinStyle:
     """One style that comes with the package."""
 
     name: str
     path: Path
+    """The balanced variant, or the only one."""
     description: str
     """One line from its card."""
+    variants: Mapping[Quality, Path]
+    """What there is of it, from the best looking to the fastest."""
 
 
 def builtin_styles() -> tuple[BuiltinStyle, ...]:
-    """The styles installed with the package, by name."""
-    folder = Path(str(resources.files(models)))
-    return tuple(
-        BuiltinStyle(name=path.stem, path=path, description=_card_line(path.with_suffix(".md")))
-        for path in sorted(folder.glob("*.onnx"))
-    )
+    """The styles installed with the package, by name; `name-fastest.onnx` is a variant of `name.onnx`."""
+    paths = {path.stem: path for path in sorted(_models_folder().glob("*.onnx"))}
+    styles = []
+    for name, path in paths.items():
+        base, _, suffix = name.rpartition("-")
+        if base in paths and suffix in (Quality.QUALITY, Quality.FASTEST):
+            continue
+        files = {
+            Quality.QUALITY: paths.get(f"{name}-{Quality.QUALITY}"),
+            Quality.BALANCED: path,
+            Quality.FASTEST: paths.get(f"{name}-{Quality.FASTEST}"),
+        }
+        variants = {quality: file for quality, file in files.items() if file is not None}
+        description = _card_line(path.with_suffix(".md"))
+        styles.append(BuiltinStyle(name=name, path=path, description=description, variants=variants))
+    return tuple(styles)
+
+
+def builtin_style(name: str) -> BuiltinStyle | None:
+    """The built-in style of that name; None where a file has it, or nothing."""
+    if Path(name).is_file():
+        return None
+    return next((style for style in builtin_styles() if style.name == name), None)
 
 
 def open_artifact(model: str | Path, *, input_range: tuple[float, float] | None = None) -> Artifact:
@@ -141,8 +173,12 @@ def _reject_range(path: Path, input_range: tuple[float, float] | None) -> None:
         raise OptionError(f"--input-range is for models without a contract, but {path} has one: drop the option")
 
 
+def _models_folder() -> Path:
+    return Path(str(resources.files(models)))
+
+
 def _builtin_path(name: str) -> Path:
-    styles = {style.name: style.path for style in builtin_styles()}
+    styles = {path.stem: path for style in builtin_styles() for path in style.variants.values()}
     if name in styles:
         return styles[name]
     path = Path(name)

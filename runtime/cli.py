@@ -1,5 +1,6 @@
 """`stylize-run`: a style on a video or picture, from file to file."""
 
+import dataclasses
 import signal
 import sys
 import tempfile
@@ -11,13 +12,14 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from stylize.runtime.artifact import open_artifact
+from stylize.runtime.artifact import Artifact, Quality, open_artifact
 from stylize.runtime.cli_console import ProgressBar, configure_logging, tell
 from stylize.runtime.cli_options import OPTIONS, GroupedCommand, filled
 from stylize.runtime.demo import write_demo_clip
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError, StylizeError
 from stylize.runtime.finish import FinishOptions
+from stylize.runtime.quality import choose_variant
 from stylize.runtime.selection import Selection
 from stylize.runtime.source import PIPE
 from stylize.runtime.stylizer import Stylizer, stylize_video
@@ -45,6 +47,7 @@ def run(
     model: str,
     source: str,
     target: Path,
+    quality: Quality | None,
     input_range: tuple[float, float] | None,
     size: tuple[int | None, int | None] | None,
     report_path: str | None,
@@ -68,12 +71,21 @@ def run(
     values["width"], values["height"] = size or (None, None)
     # Options that contradict each other are refused before a model is loaded.
     selection, encode, finish = filled(Selection, values), filled(EncodeOptions, values), filled(FinishOptions, values)
-    artifact = open_artifact(model, input_range=input_range)
-    progress = ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
-    with filled(Stylizer, values | {"model": artifact}) as stylizer, _demo_or(source) as path, progress:
-        report = stylize_video(
-            stylizer, path, target, selection=selection, encode=encode, finish=finish, on_progress=progress.update
-        )
+    with _demo_or(source) as path:
+
+        def load(artifact: Artifact) -> Stylizer:
+            return filled(Stylizer, values | {"model": artifact})
+
+        artifact, note = open_artifact(model, input_range=input_range), ""
+        if quality is not None:
+            artifact, note = choose_variant(model, quality, path, selection=selection, load=load)
+        progress = ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
+        with load(artifact) as stylizer, progress:
+            report = stylize_video(
+                stylizer, path, target, selection=selection, encode=encode, finish=finish, on_progress=progress.update
+            )
+    if note:
+        report = dataclasses.replace(report, notes=(note, *report.notes))
     tell(report, report_path=report_path, console=console, quiet=quiet)
     if report.problems:
         sys.exit(EXIT_DAMAGED_SOURCE)

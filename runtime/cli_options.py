@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from stylize.runtime.artifact import builtin_styles
+from stylize.runtime.artifact import Quality, builtin_styles
 from stylize.runtime.cli_types import ASSIGNMENT, RATE, SIZE, TIME, VALUE_RANGE, ChoiceOf
 from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.self_test import run_self_test
@@ -35,9 +35,10 @@ def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: 
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("STYLE", no_wrap=True)
+    table.add_column("QUALITY", no_wrap=True)
     table.add_column("DESCRIPTION")
     for style in builtin_styles():
-        table.add_row(style.name, style.description)
+        table.add_row(style.name, ", ".join(style.variants), style.description)
     Console().print(table)
     context.exit()
 
@@ -61,6 +62,11 @@ _AT_LEAST_0: Final = click.FloatRange(0)
 
 OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
     "Model": (
+        click.Option(
+            ["--quality"],
+            type=ChoiceOf(Quality),
+            help="Variant of a built-in style; auto: the best that keeps up with INPUT.  [default: balanced]",
+        ),
         click.Option(
             ["--backend"],
             type=ChoiceOf(Backend),

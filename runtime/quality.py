@@ -1,0 +1,115 @@
+"""Which variant of a built-in style is run: the one asked for, or the best that keeps up with the source.
+
+A style is shipped as one network for looks, one in between and one for speed, each a model file of its own.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from stylize.runtime.artifact import Artifact, Quality, builtin_style, open_artifact
+from stylize.runtime.decode import Decoder
+from stylize.runtime.errors import OptionError
+from stylize.runtime.frame import Frame
+from stylize.runtime.selection import Selection
+from stylize.runtime.source import PIPE
+
+__all__ = ["choose_variant", "frames_per_second"]
+
+# Of two cores that render 640x360 the network gets four fifths, decoder and encoder the rest; see docs/performance.md.
+_NETWORK_SHARE: Final = 0.8
+_NUM_WARMUP: Final = 3
+_PROBE_SECONDS: Final = 0.7
+_MIN_PROBE_FRAMES: Final = 6
+
+
+class _Stylizer(Protocol):
+    """What is probed: a `Stylizer`."""
+
+    @property
+    def num_in_flight(self) -> int: ...
+
+    def begin(self, frame: Frame) -> Callable[[], None]: ...
+
+
+def choose_variant(
+    model: str,
+    quality: Quality,
+    source: str | Path,
+    *,
+    selection: Selection,
+    load: Callable[[Artifact], AbstractContextManager[_Stylizer]],
+) -> tuple[Artifact, str]:
+    """The variant of a built-in style to run, and why, in a sentence; empty where nothing was measured.
+
+    `AUTO` measures variants from the best looking to the fastest, each for under a second on frames of the source's
+    size, and takes the first that keeps up with the source's rate while decoder and encoder run beside it;
+    where none does, the fastest.
+
+    Args:
+        model: name of a built-in style.
+        quality: what is asked for.
+        source: what will be rendered; opened here to learn its size and rate.
+        selection: the part, rate and size that will be rendered.
+        load: opens a variant the way it will be run.
+
+    Raises:
+        OptionError: `model` is no built-in style or lacks that variant, or `AUTO` is asked for standard input.
+        InputMediaError: the source cannot be read.
+    """
+    style = builtin_style(model)
+    if style is None:
+        raise OptionError(f"--quality {quality} is for built-in styles (--list-styles), {model} is a file: drop it")
+    if quality != Quality.AUTO:
+        if quality not in style.variants:
+            raise OptionError(f"{model} has no variant {quality}, choose one of {', '.join(style.variants)}")
+        return open_artifact(style.variants[quality].stem), ""
+    if str(source) == PIPE:
+        raise OptionError(
+            "--quality auto reads the start of the input twice, which standard input cannot give: name one"
+        )
+    with Decoder(source, selection=selection) as decoder:
+        width, height, rate = decoder.info.width, decoder.info.height, float(decoder.info.frame_rate)
+    tried = []
+    for name, path in style.variants.items():
+        artifact = open_artifact(path.stem)
+        with load(artifact) as stylizer:
+            fps = _NETWORK_SHARE * frames_per_second(stylizer, width=width, height=height)
+        tried.append(f"{name} {fps:.1f}")
+        if fps >= rate:
+            break
+    reaches = "" if fps >= rate else ", none keeps up"
+    return artifact, (
+        f"variant {name} chosen for {width}x{height} at {rate:.4g} frames per second, "
+        f"estimated with decoding and encoding: {', '.join(tried)}{reaches}"
+    )
+
+
+def frames_per_second(stylizer: _Stylizer, *, width: int, height: int) -> float:
+    """How fast frames of that size go through the network, measured for under a second."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    frames = [Frame.from_array(noise) for _ in range(stylizer.num_in_flight)]
+    _pass_frames(stylizer, frames, num_frames=_NUM_WARMUP, seconds=0)
+    started = time.perf_counter()
+    num_frames = _pass_frames(stylizer, frames, num_frames=_MIN_PROBE_FRAMES, seconds=_PROBE_SECONDS)
+    return num_frames / (time.perf_counter() - started)
+
+
+def _pass_frames(stylizer: _Stylizer, frames: list[Frame], *, num_frames: int, seconds: float) -> int:
+    """Stylize `num_frames`, and go on until `seconds` are over; returns how many it were."""
+    begun: deque[Callable[[], None]] = deque()
+    until = time.perf_counter() + seconds
+    done = 0
+    while done < num_frames or time.perf_counter() < until:
+        begun.append(stylizer.begin(frames[done % len(frames)]))
+        if len(begun) == len(frames):
+            begun.popleft()()
+        done += 1
+    for complete in begun:
+        complete()
+    return done
