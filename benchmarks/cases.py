@@ -15,7 +15,7 @@ from stylize.benchmarks.measure import Case
 from stylize.benchmarks.results import Stage
 from stylize.runtime.decode import Decoder, Item, VideoInfo
 from stylize.runtime.encode import Encoder
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.pipeline import run_pipeline
 from stylize.runtime.runner import Backend, ComputePrecision
@@ -247,7 +247,7 @@ class _TimedStages:
             yield item
             begin = time.perf_counter()
 
-    def begin(self, frame: Frame) -> Callable[[], None]:
+    def begin(self, frame: TimedPicture) -> Callable[[], None]:
         begin = time.perf_counter()
         complete_frame = self._network.begin(frame)
 

@@ -72,8 +72,9 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
             type=ChoiceOf(Backend),
             default=Backend.AUTO.value,
             show_default=True,
-            help="What executes the network; auto: OpenVINO where installed, else ONNX Runtime.",
+            help="What executes the network; auto: a GPU where driver and packages are there, else OpenVINO.",
         ),
+        click.Option(["--gpu"], metavar="N", type=click.IntRange(0), default=0, help="Which GPU, counted from 0."),
         click.Option(
             ["--precision"],
             type=ChoiceOf(ComputePrecision),

@@ -17,6 +17,7 @@ __all__ = [
     "SurfacePlanes",
     "chroma_site_of",
     "kernel_grid",
+    "kernel_name",
     "kernel_pass",
 ]
 
@@ -223,6 +224,11 @@ def kernel_pass(
         result[name] = value
 
     return result
+
+
+def kernel_name(direction: Literal["rgb_from_yuv", "yuv_from_rgb"], layout: SurfaceLayout, value_bytes: int) -> str:
+    """The kernel of `color.cu` for surfaces of that layout and values of 2 or 4 bytes."""
+    return f"{direction}_u{8 * layout.sample_bytes}_f{8 * value_bytes}"
 
 
 def kernel_grid(num_columns: int, num_rows: int) -> tuple[tuple[int, int], tuple[int, int, int]]:

@@ -17,7 +17,7 @@ from stylize.runtime.carry import kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, tracks_of_file
 from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import OptionError, OutputMediaError
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import TimedPicture
 from stylize.runtime.partial_file import PartialFile, StandardOutput
 from stylize.runtime.selection import Item
 from stylize.runtime.video_encoder import EncodeOptions, VideoEncoder
@@ -99,7 +99,7 @@ class Encoder:
             OutputMediaError: the encoder failed or the disk is full.
         """
         with self._reported():
-            if not isinstance(item, Frame):
+            if not isinstance(item, TimedPicture):
                 carrier = self._carriers.get(item.stream.index)
                 if carrier is not None:
                     self._mux(carrier.packets_from(item))

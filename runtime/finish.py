@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stylize.runtime.color import LUMA_WEIGHTS_BT709, ColorConverter
 from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import BackendError, OptionError
-from stylize.runtime.frame import WHITE, Frame
+from stylize.runtime.frame import WHITE, Frame, TimedPicture
 from stylize.runtime.picture_filter import build_graph
 
 __all__ = ["Finish", "FinishOptions", "Mask"]
@@ -96,18 +96,28 @@ class Finish:
             )
             self.notes += self._mask.notes
 
-    def seconds(self, frame: Frame) -> float:
+    def seconds(self, frame: TimedPicture) -> float:
         """Time of `frame` since the first one; 0 for a picture without a time."""
         return 0.0 if frame.picture.pts is None else float(self._seconds(frame))
 
+    @property
+    def keeps_colors(self) -> bool:
+        """Whether only brightness comes from the style."""
+        return self._options.keep_colors
+
     def weight(self, frame: Frame) -> Weight:
         """How much of the style `frame` shows."""
-        weight: Weight = self._strength
+        strength, mask = self.strength_and_mask(frame)
+        return strength if mask is None else mask * np.float32(strength)
+
+    def strength_and_mask(self, picture: TimedPicture) -> tuple[float, NDArray[np.float32] | None]:
+        """The two factors of `weight`; the mask, where there is one, is the same array until its picture changes."""
+        strength = self._strength
         if self._options.fade_in_seconds or self._options.fade_out_seconds:
-            weight *= self._fade(float(self._seconds(frame)))
-        if self._mask is not None and weight:
-            return self._mask.at(self._seconds(frame) + self._mask_offset_seconds) * np.float32(weight)
-        return weight
+            strength *= self._fade(float(self._seconds(picture)))
+        if self._mask is None or not strength:
+            return strength, None
+        return strength, self._mask.at(self._seconds(picture) + self._mask_offset_seconds)
 
     def store(self, result_CHW: NDArray[np.float32], frame: Frame, *, weight: Weight) -> None:
         """Write a stylized picture over its source, in one pass over the planes.
@@ -158,7 +168,7 @@ class Finish:
     ) -> None:
         self.close()
 
-    def _seconds(self, frame: Frame) -> Fraction:
+    def _seconds(self, frame: TimedPicture) -> Fraction:
         """Time of `frame` since the first one asked about."""
         time = frame.pts * frame.time_base
         self._first = time if self._first is None else self._first

@@ -7,7 +7,7 @@ from typing import Final
 
 from stylize.runtime.errors import BackendUnavailableError
 
-__all__ = ["Gpu", "find_gpu"]
+__all__ = ["Gpu", "driver_library", "find_gpu"]
 
 _LIBRARY: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 # CUdevice_attribute and CUresult in cuda.h
@@ -27,16 +27,25 @@ class Gpu:
     """For example `8.9`."""
 
 
+def driver_library() -> ctypes.CDLL:
+    """The CUDA driver.
+
+    Raises:
+        BackendUnavailableError: this machine has none.
+    """
+    try:
+        return ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        raise BackendUnavailableError(f"this machine has no NVIDIA driver ({_LIBRARY} is missing)") from error
+
+
 def find_gpu(index: int = 0) -> Gpu:
     """The GPU with this number.
 
     Raises:
         BackendUnavailableError: no driver, no GPU, or none with this number.
     """
-    try:
-        driver = ctypes.CDLL(_LIBRARY)
-    except OSError as error:
-        raise BackendUnavailableError(f"this machine has no NVIDIA driver ({_LIBRARY} is missing)") from error
+    driver = driver_library()
     result = driver.cuInit(0)
     if result == _NO_DEVICE:
         raise BackendUnavailableError("this machine has an NVIDIA driver, but no GPU that it can use")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import TimedPicture
 from stylize.runtime.selection import Item
 
 __all__ = ["Channel", "StageSeconds", "run_pipeline"]
@@ -83,7 +83,7 @@ class Channel:
 def run_pipeline(
     source: Iterable[Item],
     *,
-    network: Callable[[Frame], Complete | None],
+    network: Callable[[TimedPicture], Complete | None],
     sink: Callable[[Item], None],
     num_in_flight: int = 1,
     on_frame: Callable[[int], None] = lambda _: None,
@@ -125,7 +125,7 @@ class _Pipeline:
     def __init__(
         self,
         source: Iterable[Item],
-        network: Callable[[Frame], Complete | None],
+        network: Callable[[TimedPicture], Complete | None],
         sink: Callable[[Item], None],
         num_in_flight: int,
         on_frame: Callable[[int], None],
@@ -153,7 +153,7 @@ class _Pipeline:
             self.seconds.decode += time.perf_counter() - started
             if item is None:
                 break
-            if isinstance(item, Frame):
+            if isinstance(item, TimedPicture):
                 room = _PACKET_BYTES + _FRAMES_PER_CHANNEL * item.size_bytes
                 self.decoded.max_bytes = self.stylized.max_bytes = room
             if not self.decoded.put(item):
@@ -166,7 +166,9 @@ class _Pipeline:
             for item in self.decoded:
                 begun.append((item, self._begin(item)))
                 # Packets behind a frame wait for it: order is kept.
-                while begun and not (isinstance(begun[0][0], Frame) and _num_frames(begun) < self._num_in_flight):
+                while begun and not (
+                    isinstance(begun[0][0], TimedPicture) and _num_frames(begun) < self._num_in_flight
+                ):
                     if not self._hand_on(*begun.popleft()):
                         return
             while begun:
@@ -180,7 +182,7 @@ class _Pipeline:
         self.stylized.close()
 
     def _begin(self, item: Item) -> Complete | None:
-        if not isinstance(item, Frame):
+        if not isinstance(item, TimedPicture):
             return None
         started = time.perf_counter()
         complete = self._network(item)
@@ -201,14 +203,14 @@ class _Pipeline:
             started = time.perf_counter()
             self._sink(item)
             self.seconds.encode += time.perf_counter() - started
-            if isinstance(item, Frame):
+            if isinstance(item, TimedPicture):
                 num_frames += 1
                 self._on_frame(num_frames)
 
 
 def _num_frames(begun: Iterable[tuple[Item, Complete | None]]) -> int:
-    return sum(isinstance(item, Frame) for item, _ in begun)
+    return sum(isinstance(item, TimedPicture) for item, _ in begun)
 
 
 def _size_bytes(item: Item) -> int:
-    return item.size_bytes if isinstance(item, Frame) else item.size
+    return item.size_bytes if isinstance(item, TimedPicture) else item.size

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Generic, Self, TypeAlias, TypeVar
+from typing import Final, Generic, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,18 @@ from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.errors import BackendUnavailableError, OptionError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
+from stylize.runtime.gpu import find_gpu
 
-__all__ = ["Backend", "ComputePrecision", "HostArray", "HostRunner", "Runner", "automatic_backend", "open_runner"]
+__all__ = [
+    "GPU_BACKENDS",
+    "Backend",
+    "ComputePrecision",
+    "HostArray",
+    "HostRunner",
+    "Runner",
+    "automatic_backend",
+    "open_runner",
+]
 
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 """A C-contiguous array in host memory, of the type the contract's `precision` names."""
@@ -30,6 +40,9 @@ class Backend(StrEnum):
     """The fastest one installed; see `automatic_backend`."""
     OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    """An engine on an NVIDIA GPU, TensorRT's or TensorRT-RTX's."""
+    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
 
 
 class ComputePrecision(StrEnum):
@@ -136,11 +149,49 @@ HostRunner: TypeAlias = Runner[HostArray]
 """A runner that takes NumPy arrays and `cuda_stream=None`."""
 
 
-def automatic_backend() -> tuple[Backend, str]:
-    """What `Backend.AUTO` stands for on this machine, and why it is not the faster one; else an empty text."""
-    if find_spec("openvino") is None:
-        return Backend.ONNXRUNTIME, "OpenVINO is not installed"
-    return Backend.OPENVINO, ""
+GPU_BACKENDS: Final = frozenset({Backend.TENSORRT, Backend.ONNXRUNTIME_CUDA})
+"""Those whose networks run on an NVIDIA GPU."""
+
+
+def automatic_backend(artifact: Artifact | None = None, *, gpu: int = 0) -> tuple[Backend, str]:
+    """What `Backend.AUTO` stands for on this machine, and why it is not the faster one; else an empty text.
+
+    An engine needs its GPU. A model runs on the GPU where driver, PyCUDA and onnxruntime-gpu are there.
+
+    Raises:
+        BackendUnavailableError: an engine has no GPU to run on, or TensorRT is missing.
+    """
+    if artifact is not None and (artifact.plan is not None or artifact.is_bare_engine):
+        from stylize.runtime.tensorrt_module import gpu_for_engine
+
+        gpu_for_engine(artifact, index=gpu)
+        return Backend.TENSORRT, ""
+    reasons = []
+    try:
+        find_gpu(gpu)
+    except BackendUnavailableError:
+        pass  # nothing to say on a machine without a GPU
+    else:
+        missing = _missing_for_gpu()
+        if not missing:
+            return Backend.ONNXRUNTIME_CUDA, ""
+        reasons.append(f"the GPU is not used: {missing}")
+    if find_spec("openvino") is not None:
+        return Backend.OPENVINO, "; ".join(reasons)
+    return Backend.ONNXRUNTIME, "; ".join((*reasons, "OpenVINO is not installed"))
+
+
+def _missing_for_gpu() -> str:
+    """What keeps ONNX Runtime from the GPU that is there; empty when nothing does."""
+    from stylize.runtime.cuda import import_pycuda
+    from stylize.runtime.runner_onnxruntime_cuda import import_onnxruntime_cuda
+
+    try:
+        import_pycuda()
+        import_onnxruntime_cuda()
+    except BackendUnavailableError as error:
+        return str(error)
+    return ""
 
 
 def open_runner(
@@ -149,26 +200,25 @@ def open_runner(
     backend: Backend = Backend.AUTO,
     num_threads: int = 0,
     precision: ComputePrecision = ComputePrecision.AUTO,
+    gpu: int = 0,
 ) -> HostRunner:
     """A runner for `artifact`, not yet active; imports only the chosen backend.
 
     Args:
         artifact: the model.
         backend: what executes it.
-        num_threads: threads for one pass; 0 leaves the choice to the backend.
+        num_threads: threads for one pass on the CPU; 0 leaves the choice to the backend.
         precision: what it is computed in.
+        gpu: number of the GPU, for backends that use one.
 
     Raises:
-        BackendUnavailableError: the backend's package is not installed, or an engine has no GPU to run on.
+        BackendUnavailableError: the backend's package is not installed, or there is no such GPU.
         OptionError: the backend does not compute in `precision`.
     """
-    if backend == Backend.AUTO and (artifact.plan or artifact.is_bare_engine):
-        from stylize.runtime.tensorrt_module import gpu_for_engine
-
-        gpu = gpu_for_engine(artifact)
-        raise BackendUnavailableError(f"{artifact.path}: this version cannot run engines, on {gpu.name} either")
     if backend == Backend.AUTO:
-        backend, _ = automatic_backend()
+        backend, _ = automatic_backend(artifact, gpu=gpu)
+    if backend in GPU_BACKENDS:
+        return _open_on_gpu(artifact, backend, precision, gpu)
     if backend == Backend.OPENVINO:
         from stylize.runtime.runner_openvino import OpenVinoRunner
 
@@ -180,3 +230,16 @@ def open_runner(
     from stylize.runtime.runner_onnxruntime import OnnxRuntimeRunner
 
     return OnnxRuntimeRunner(artifact, num_threads=num_threads)
+
+
+def _open_on_gpu(artifact: Artifact, backend: Backend, precision: ComputePrecision, gpu: int) -> HostRunner:
+    """A runner that opens the GPU when it is activated."""
+    if precision not in (ComputePrecision.AUTO, artifact.contract.precision):
+        raise OptionError(
+            f"--precision {precision}: on a GPU a model is computed in the type it has, here "
+            f"{artifact.contract.precision}; export it with `stylize-export --trt` in another"
+        )
+    from stylize.runtime.device_bridge import DeviceBridge, open_cuda_session
+
+    find_gpu(gpu)
+    return DeviceBridge(artifact, lambda: open_cuda_session(artifact, backend=backend, gpu=gpu))

@@ -8,7 +8,7 @@ from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailab
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.runner import HostArray, Runner
 
-__all__ = ["OnnxRuntimeRunner"]
+__all__ = ["OnnxRuntimeRunner", "one_line", "onnxruntime_errors"]
 
 _ERRORS_ONLY = 3  # ORT_LOGGING_LEVEL_ERROR: warnings about foreign graphs mean nothing to users
 
@@ -56,8 +56,8 @@ class OnnxRuntimeRunner(Runner[HostArray]):
             self._session = self._onnxruntime.InferenceSession(
                 source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
             )
-        except self._errors() as error:
-            raise ArtifactError(self.artifact.path, f"ONNX Runtime refuses the model: {_one_line(error)}") from error
+        except onnxruntime_errors(self._onnxruntime) as error:
+            raise ArtifactError(self.artifact.path, f"ONNX Runtime refuses the model: {one_line(error)}") from error
         self._binding = self._session.io_binding()
 
     def enqueue(
@@ -74,19 +74,21 @@ class OnnxRuntimeRunner(Runner[HostArray]):
         binding.bind_output(contract.output_name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
         try:
             self._session.run_with_iobinding(binding)
-        except self._errors() as error:
-            raise BackendError(f"ONNX Runtime failed on {source.shape} {source.dtype}: {_one_line(error)}") from error
+        except onnxruntime_errors(self._onnxruntime) as error:
+            raise BackendError(f"ONNX Runtime failed on {source.shape} {source.dtype}: {one_line(error)}") from error
 
     def close(self) -> None:
         """Free the session."""
         self._binding = self._session = None
 
-    def _errors(self) -> tuple[type[Exception], ...]:
-        """What the backend raises; its own classes share no base but Exception."""
-        state = self._onnxruntime.capi.onnxruntime_pybind11_state
-        names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-        return (*(getattr(state, name) for name in names), state.RuntimeException, RuntimeError, ValueError)
+
+def onnxruntime_errors(module: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - the module is dynamic
+    """What the backend raises; its own classes share no base but Exception."""
+    state = module.capi.onnxruntime_pybind11_state
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+    return (*(getattr(state, name) for name in names), state.RuntimeException, RuntimeError, ValueError)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The message without line breaks."""
     return " ".join(str(error).split())

@@ -11,12 +11,12 @@ from av.packet import Packet
 from av.stream import Stream
 
 from stylize.runtime.errors import OptionError
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import TimedPicture
 
 __all__ = ["Cut", "Item", "Selection", "resampled", "seconds_from_text"]
 
-Item: TypeAlias = "Frame | Packet[Stream]"
-"""What a decoder yields: a frame to stylize, or a packet of another stream to copy."""
+Item: TypeAlias = "TimedPicture | Packet[Stream]"
+"""What a decoder yields: a picture to stylize, or a packet of another stream to copy."""
 
 _TIME: Final = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)")
 _MAX_SIDE_PX: Final = 1 << 14  # libx264 and SVT-AV1 take no more than 16384
@@ -170,10 +170,10 @@ def resampled(items: Iterable[Item], rate: Fraction) -> Iterator[Item]:
     A frame moves to the nearest tick and is shown until the next one: its duration becomes the number of
     ticks, 1 / `rate` seconds each. Where two fall on one tick the later is kept.
     """
-    waiting: Frame | None = None
+    waiting: TimedPicture | None = None
     has_any = False
     for item in items:
-        if not isinstance(item, Frame):
+        if not isinstance(item, TimedPicture):
             yield item
             continue
         tick = floor(item.pts * item.time_base * rate + Fraction(1, 2))

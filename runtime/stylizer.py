@@ -19,7 +19,7 @@ from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import OptionError, OutputMismatchError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
 from stylize.runtime.finish import Finish, FinishOptions
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.network_pass import NetworkPass
 from stylize.runtime.partial_file import PartialFile, StandardOutput
 from stylize.runtime.picture_sequence import PictureSequence
@@ -45,6 +45,7 @@ class Stylizer:
         backend: Backend = Backend.AUTO,
         num_threads: int = 0,
         precision: ComputePrecision = ComputePrecision.AUTO,
+        gpu: int = 0,
         strength: float = 1.0,
         style_scale: float = 1.0,
         style_mix: str | Sequence[float] | StyleMix | None = None,
@@ -57,6 +58,7 @@ class Stylizer:
             backend: what executes the network.
             num_threads: threads for the network; 0 leaves the choice to the backend.
             precision: what the network is computed in.
+            gpu: number of the GPU, for backends that use one.
             strength: 0 shows the source, 1 the style, in between a blend.
             style_scale: size of the picture the network sees over that of the frame; below 1 strokes grow.
             style_mix: shares of the styles of a model of several, as numbers in its order; or text such as
@@ -73,10 +75,16 @@ class Stylizer:
         self.strength = strength
         self._finish = Finish(strength=strength)
         extra_inputs = ExtraInputs(self.artifact.contract, style_mix=style_mix, seed=seed)
-        self._runner = open_runner(self.artifact, backend=backend, num_threads=num_threads, precision=precision)
-        self._backend_reason = automatic_backend()[1] if backend == Backend.AUTO else ""
-        self._pass = NetworkPass(self._runner, style_scale=style_scale, extra_inputs=extra_inputs)
+        self._runner = open_runner(
+            self.artifact, backend=backend, num_threads=num_threads, precision=precision, gpu=gpu
+        )
+        self._backend_reason = automatic_backend(self.artifact, gpu=gpu)[1] if backend == Backend.AUTO else ""
         self._runner.activate()
+        try:
+            self._pass = NetworkPass(self._runner, style_scale=style_scale, extra_inputs=extra_inputs)
+        except BaseException:
+            self._runner.close()
+            raise
 
     @property
     def backend(self) -> str:
@@ -124,7 +132,7 @@ class Stylizer:
         """How many frames may be begun before the first is completed."""
         return self._runner.num_in_flight
 
-    def begin(self, frame: Frame, *, finish: Finish | None = None) -> Callable[[], None]:
+    def begin(self, frame: TimedPicture, *, finish: Finish | None = None) -> Callable[[], None]:
         """Start on `frame` and return what completes it in place; for many frames faster than `stylize`.
 
         At most `num_in_flight` may be begun; complete them once each and in order.
@@ -132,6 +140,7 @@ class Stylizer:
         Raises:
             BackendError: the network failed; completing raises it too.
         """
+        assert isinstance(frame, Frame), "decoders make nothing else unless asked"
         return self._pass.begin(frame, finish=finish or self._finish)
 
     def close(self) -> None:

@@ -16,8 +16,9 @@ from av.video.stream import VideoStream
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.decode import VideoInfo
 from stylize.runtime.errors import OptionError, OutputMediaError
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.palette import PaletteFilter
+from stylize.runtime.surface import Surface
 
 __all__ = ["EncodeOptions", "VideoEncoder"]
 
@@ -89,15 +90,19 @@ class VideoEncoder:
         """Width and height of the encoded pictures in pixels."""
         return self.stream.codec_context.width, self.stream.codec_context.height
 
-    def times_of(self, frame: Frame) -> range:
+    def times_of(self, frame: TimedPicture) -> range:
         """The times at which `encode` shows `frame`: its own, or every tick of it where frames are resampled."""
         return range(frame.pts, frame.pts + (frame.duration if self._info.is_resampled else 1))
 
-    def encode(self, frame: Frame) -> "Iterator[Packet[VideoStream]]":
-        """Encode `frame` at all its times and pass on what is ready."""
-        picture = self._converter.picture_from_frame(
-            _grown(frame, *self.size), color=self._info.color, pix_fmt=self._pix_fmt
-        )
+    def encode(self, frame: TimedPicture) -> "Iterator[Packet[VideoStream]]":
+        """Encode `frame`, a surface as it is, at all its times and pass on what is ready."""
+        if isinstance(frame, Surface):
+            picture = frame.picture
+        else:
+            assert isinstance(frame, Frame), "decoders make nothing else"
+            picture = self._converter.picture_from_frame(
+                _grown(frame, *self.size), color=self._info.color, pix_fmt=self._pix_fmt
+            )
         picture.pict_type = 0  # the source's choice of key frames is not ours
         self._has_frames = True
         for pts in self.times_of(frame):

@@ -1,0 +1,311 @@
+"""The device of `device.py` on an NVIDIA GPU, through PyCUDA; the only place that knows PyCUDA.
+
+PyAV, TensorRT and ONNX Runtime work in the GPU's primary context, so this does too: an address of one is an address
+of all. It is retained once per process and never let go, as the CUDA runtime does. PyCUDA keeps a stack of contexts
+per thread and aborts the process when a thread ends with something on it, hence `current`. It has no call for CUDA
+graphs, so those four go to the driver directly.
+"""
+
+import atexit
+import ctypes
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize import runtime
+from stylize.runtime.device import Device, DeviceBuffer, Event, HostBuffer, Stream
+from stylize.runtime.device_color import PASS_DTYPE, kernel_grid
+from stylize.runtime.dlpack import CUDA
+from stylize.runtime.errors import BackendError, BackendUnavailableError
+from stylize.runtime.gpu import Gpu, driver_library, find_gpu
+
+__all__ = ["CudaDevice", "CudaGraph"]
+
+_NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING: does not wait for the stream of FFmpeg's decoder by itself
+_NO_TIMING: Final = 2  # CU_EVENT_DISABLE_TIMING
+_THREAD_LOCAL: Final = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
+
+
+def import_pycuda() -> Any:  # noqa: ANN401 - no stubs
+    """PyCUDA's driver module, initialised.
+
+    Raises:
+        BackendUnavailableError: it is not installed, or was built for another driver.
+    """
+    try:
+        driver: Any = importlib.import_module("pycuda.driver")
+    except (ImportError, OSError) as error:
+        is_missing = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("pycuda")
+        reason = "is not installed" if is_missing else f"cannot be loaded ({' '.join(str(error).split())})"
+        raise BackendUnavailableError(f"PyCUDA {reason}: pip install pycuda, which needs the CUDA toolkit") from error
+    try:
+        driver.init()
+    except driver.Error as error:
+        raise BackendUnavailableError(f"the NVIDIA driver does not start: {_one_line(error)}") from error
+    return driver
+
+
+class CudaDevice(Device):
+    """One GPU; opening it twice gives two devices in the same context."""
+
+    def __init__(self, index: int = 0) -> None:
+        """Open the GPU with this number.
+
+        Raises:
+            BackendUnavailableError: no driver, no such GPU, or no PyCUDA.
+            BackendError: the driver refuses the kernels.
+        """
+        self.gpu: Gpu = find_gpu(index)
+        self._driver = import_pycuda()
+        self.dlpack_device = (CUDA, index)
+        self._context = _primary_context(index)
+        self._nested = threading.local()
+        with self.current(), self._reported(f"{self.gpu.name} does not take the kernels"):
+            # The driver compiles them for this GPU once and keeps the result in its own cache.
+            source = resources.files(runtime).joinpath("color.ptx").read_bytes()
+            self._module = self._driver.module_from_buffer(source + b"\0")
+        self._kernels: dict[str, Any] = {}
+        self._decoder_stream = CudaStream(self, None)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """See `Device.current`; may be nested."""
+        depth = getattr(self._nested, "depth", 0)
+        if depth == 0:
+            self._context.push()
+        self._nested.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._nested.depth = depth
+            if depth == 0:
+                self._context.pop()
+
+    def open_stream(self) -> "CudaStream":
+        """See `Device.open_stream`."""
+        with self.current():
+            return CudaStream(self, self._driver.Stream(_NON_BLOCKING))
+
+    def open_event(self) -> "CudaEvent":
+        """See `Device.open_event`."""
+        with self.current():
+            return CudaEvent(self, self._driver.Event(_NO_TIMING))
+
+    @property
+    def decoder_stream(self) -> "CudaStream":
+        """The legacy default stream, on which FFmpeg's decoder copies its pictures."""
+        return self._decoder_stream
+
+    def allocate(self, size_bytes: int) -> "CudaBuffer":
+        """See `Device.allocate`."""
+        with self._reported_memory(size_bytes, "device"):
+            return CudaBuffer(self, self._driver.mem_alloc(size_bytes), size_bytes)
+
+    def allocate_host(self, size_bytes: int) -> "CudaHostBuffer":
+        """See `Device.allocate_host`."""
+        with self._reported_memory(size_bytes, "page-locked host"):
+            return CudaHostBuffer(self, self._driver.pagelocked_empty((size_bytes,), np.uint8))
+
+    def upload(self, target: int, source: HostBuffer, size_bytes: int, *, cuda_stream: Stream) -> None:
+        """See `Device.upload`."""
+        with self._reported("copying to the device failed"):
+            self._driver.memcpy_htod_async(target, source.data[:size_bytes], _raw(cuda_stream))
+
+    def download(self, target: HostBuffer, source: int, size_bytes: int, *, cuda_stream: Stream) -> None:
+        """See `Device.download`."""
+        with self._reported("copying from the device failed"):
+            self._driver.memcpy_dtoh_async(target.data[:size_bytes], source, _raw(cuda_stream))
+
+    def launch(
+        self, kernel: str, argument: NDArray[np.void], num_columns: int, num_rows: int, *, cuda_stream: Stream
+    ) -> None:
+        """See `Device.launch`."""
+        with self._reported(f"the kernel {kernel} failed"):
+            function = self._kernels.get(kernel)
+            if function is None:
+                # A structure by value: `prepare` packs as many bytes as its type has.
+                function = self._module.get_function(kernel).prepare([PASS_DTYPE])
+                self._kernels[kernel] = function
+            grid, block = kernel_grid(num_columns, num_rows)
+            function.prepared_async_call(grid, block, _raw(cuda_stream), argument.tobytes())
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Free and total memory of the GPU, all programs together."""
+        with self.current():
+            free, total = self._driver.mem_get_info()
+        return int(free), int(total)
+
+    def close(self) -> None:
+        """Let go of the kernels; streams and buffers are their owners'."""
+        with self.current():
+            self._kernels.clear()
+            self._module = None
+
+    @contextmanager
+    def _reported(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            raise BackendError(f"{what}: {_one_line(error)}") from error
+
+    @contextmanager
+    def _reported_memory(self, size_bytes: int, kind: str) -> Iterator[None]:
+        try:
+            with self.current():
+                yield
+        except self._driver.MemoryError as error:
+            free, total = self.memory_bytes()
+            raise BackendError(
+                f"out of {kind} memory: {size_bytes / 1e6:.0f} MB wanted, {free / 1e6:.0f} of {total / 1e6:.0f} MB are "
+                f"free on {self.gpu.name}; render smaller with --scale, or free memory that other programs hold"
+            ) from error
+
+
+class CudaStream(Stream):
+    """A `CUstream`; None stands for the legacy default stream."""
+
+    def __init__(self, device: CudaDevice, stream: Any) -> None:  # noqa: ANN401 - no stubs
+        self._device, self.raw = device, stream
+
+    @property
+    def handle(self) -> int:
+        """See `Stream.handle`."""
+        return 0 if self.raw is None else int(self.raw.handle)
+
+    def wait_for(self, event: Event) -> None:
+        """See `Stream.wait_for`."""
+        assert isinstance(event, CudaEvent)
+        assert self.raw is not None, "FFmpeg's stream is its own: others wait for it"
+        with self._device._reported("waiting for an event failed"):
+            self.raw.wait_for_event(event.raw)
+
+    def synchronize(self) -> None:
+        """See `Stream.synchronize`."""
+        assert self.raw is not None, "FFmpeg's stream is its own: others wait for it"
+        with self._device._reported("the GPU failed"):
+            self.raw.synchronize()
+
+
+class CudaEvent(Event):
+    """A `CUevent`."""
+
+    def __init__(self, device: CudaDevice, event: Any) -> None:  # noqa: ANN401 - no stubs
+        self._device, self.raw = device, event
+
+    def record(self, *, cuda_stream: Stream) -> None:
+        """See `Event.record`."""
+        with self._device._reported("recording an event failed"):
+            self.raw.record(_raw(cuda_stream))
+
+    def synchronize(self) -> None:
+        """See `Event.synchronize`."""
+        with self._device._reported("the GPU failed"):
+            self.raw.synchronize()
+
+
+class CudaBuffer(DeviceBuffer):
+    """Memory of the GPU."""
+
+    def __init__(self, device: CudaDevice, allocation: Any, size_bytes: int) -> None:  # noqa: ANN401 - no stubs
+        self._device, self._allocation = device, allocation
+        self.address, self.size_bytes = int(allocation), size_bytes
+
+    def close(self) -> None:
+        """Free it."""
+        if self._allocation is not None:
+            with self._device.current():
+                self._allocation.free()
+            self._allocation = None
+
+
+class CudaHostBuffer(HostBuffer):
+    """Page-locked memory of the host."""
+
+    def __init__(self, device: CudaDevice, data: NDArray[np.uint8]) -> None:
+        self._device, self.data = device, data
+        self._allocation: Any = data.base
+        self.address, self.size_bytes = data.ctypes.data, data.nbytes
+
+    def close(self) -> None:
+        """Free it."""
+        if self._allocation is not None:
+            with self._device.current():
+                self._allocation.free()
+            self._allocation = None
+
+
+class CudaGraph:
+    """Work recorded from a stream, to be queued again with one call; not while its addresses are freed."""
+
+    def __init__(self, device: CudaDevice, cuda_stream: Stream, work: Callable[[], None]) -> None:
+        """Record what `work` queues on `cuda_stream`; nothing of it runs yet.
+
+        Raises:
+            BackendError: `work` does something that cannot be recorded, such as waiting for the device.
+        """
+        self._call = _driver_calls()
+        stream = ctypes.c_void_p(cuda_stream.handle)
+        graph, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
+        try:
+            work()
+        finally:
+            self._call("cuStreamEndCapture", stream, ctypes.byref(graph))
+        try:
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
+        finally:
+            self._call("cuGraphDestroy", graph)
+
+    def launch(self, *, cuda_stream: int) -> None:
+        """Queue everything on the stream with this handle.
+
+        Raises:
+            BackendError: the driver refused.
+        """
+        self._call("cuGraphLaunch", self._executable, ctypes.c_void_p(cuda_stream))
+
+    def close(self) -> None:
+        """Free it; calling it again is harmless."""
+        if self._executable:
+            self._call("cuGraphExecDestroy", self._executable)
+            self._executable = ctypes.c_void_p()
+
+
+@cache
+def _primary_context(index: int) -> Any:  # noqa: ANN401 - no stubs
+    context = import_pycuda().Device(index).retain_primary_context()
+    # Let go in time: PyCUDA's destructor takes a primary context for one of its own and complains at exit.
+    atexit.register(context.detach)
+    return context
+
+
+@cache
+def _driver_calls() -> Callable[..., None]:
+    """Calls a function of the driver by name and raises `BackendError` where it fails."""
+    driver = driver_library()
+
+    def call(name: str, *arguments: object) -> None:
+        result = getattr(driver, name)(*arguments)
+        if result != 0:
+            text = ctypes.c_char_p()
+            driver.cuGetErrorName(result, ctypes.byref(text))
+            reason = text.value.decode() if text.value else f"error {result}"
+            raise BackendError(f"{name} failed: {reason}")
+
+    return call
+
+
+def _raw(stream: Stream) -> Any:  # noqa: ANN401 - no stubs
+    assert isinstance(stream, CudaStream)
+    return stream.raw
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,128 @@
+"""ONNX Runtime on an NVIDIA GPU: the way where no TensorRT is installed, and for every ONNX file as it is."""
+
+import importlib
+from typing import Any, Final
+
+import numpy as np
+
+from stylize.runtime.artifact import Artifact
+from stylize.runtime.cuda import CudaDevice
+from stylize.runtime.device import DeviceTensor, Stream
+from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
+from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
+from stylize.runtime.runner import Runner
+from stylize.runtime.runner_onnxruntime import one_line, onnxruntime_errors
+
+__all__ = ["PROVIDER", "OnnxRuntimeCudaRunner", "import_onnxruntime_cuda"]
+
+PROVIDER: Final = "CUDAExecutionProvider"
+_TYPES: Final = {"fp16": np.float16, "fp32": np.float32}
+_ERRORS_ONLY: Final = 3  # ORT_LOGGING_LEVEL_ERROR
+
+
+def import_onnxruntime_cuda() -> Any:  # noqa: ANN401 - the module is dynamic to the type checker
+    """The module, which knows the GPU.
+
+    Raises:
+        BackendUnavailableError: it is not installed, or is the one for CPUs.
+    """
+    try:
+        module: Any = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise BackendUnavailableError("onnxruntime-gpu is not installed: pip install 'stylize[gpu]'") from error
+    if PROVIDER not in module.get_available_providers():
+        raise BackendUnavailableError(
+            f"the installed onnxruntime {module.__version__} is the one for CPUs: "
+            "pip uninstall onnxruntime, then pip install 'stylize[gpu]'"
+        )
+    return module
+
+
+class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
+    """Runs a model on our stream and our addresses; nothing is copied and nobody waits."""
+
+    def __init__(self, artifact: Artifact, *, device: CudaDevice, cuda_stream: Stream) -> None:
+        """Import the backend.
+
+        Args:
+            artifact: a model or a plan, of which the ONNX inside is run.
+            device: where to run; stays the caller's.
+            cuda_stream: the one that `enqueue` will name.
+
+        Raises:
+            BackendUnavailableError: onnxruntime is not installed, or not for GPUs.
+        """
+        super().__init__(artifact)
+        self._onnxruntime = import_onnxruntime_cuda()
+        self._device, self._stream = device, cuda_stream
+        self._session: Any = None
+        self._binding: Any = None
+        self._run_options: Any = None
+
+    @property
+    def description(self) -> str:
+        """For example `ONNX Runtime 1.31.1, CUDA, NVIDIA H200, fp16`."""
+        return f"ONNX Runtime {self._onnxruntime.__version__}, CUDA, {self._device.gpu.name}, {self.precision}"
+
+    def activate(self) -> None:
+        """Load the model; see `Runner.activate`."""
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        provider = (
+            PROVIDER,
+            {
+                "device_id": str(self._device.gpu.index),
+                "user_compute_stream": str(self._stream.handle),
+                # Take what is needed and no power of two above it; one size of picture never needs more.
+                "arena_extend_strategy": "kSameAsRequested",
+                "cudnn_conv_algo_search": "EXHAUSTIVE",
+                "cudnn_conv_use_max_workspace": "1",
+            },
+        )
+        source = self.artifact.onnx_source()
+        with self._device.current():
+            try:
+                self._session = self._onnxruntime.InferenceSession(
+                    source if isinstance(source, bytes) else str(source), options, providers=[provider]
+                )
+            except onnxruntime_errors(self._onnxruntime) as error:
+                raise ArtifactError(
+                    self.artifact.path, f"ONNX Runtime refuses the model on the GPU: {one_line(error)}"
+                ) from error
+            if self._session.get_providers()[0] != PROVIDER:
+                raise BackendUnavailableError(
+                    "ONNX Runtime cannot start on the GPU: its CUDA or cuDNN libraries are missing; "
+                    "pip install 'stylize[gpu]', or choose --backend onnxruntime for the CPU"
+                )
+            self._binding = self._session.io_binding()
+        self._run_options = self._onnxruntime.RunOptions()
+        # The caller's events say when a pass is over; without this every run waits for the GPU.
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def enqueue(
+        self, source: DeviceTensor, *, target: DeviceTensor, cuda_stream: int | None, extras: Extras = NO_EXTRAS
+    ) -> None:
+        """Queue one pass; see `Runner.enqueue`.
+
+        Raises:
+            BackendError: the graph fails, for example out of memory.
+        """
+        assert cuda_stream == self._stream.handle, "the stream is chosen when the session is made"
+        contract, binding, ordinal = self.contract, self._binding, self._device.gpu.index
+        binding.bind_input(contract.input_name, "cuda", ordinal, _TYPES[source.precision], source.shape, source.address)
+        for name, array in extras.items():  # small ones in host memory, which ONNX Runtime copies in
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        binding.bind_output(
+            contract.output_name, "cuda", ordinal, _TYPES[target.precision], target.shape, target.address
+        )
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
+        except onnxruntime_errors(self._onnxruntime) as error:
+            raise BackendError(
+                f"ONNX Runtime failed on {source.shape} {source.precision}: {one_line(error)}"
+            ) from error
+
+    def close(self) -> None:
+        """Free the session."""
+        with self._device.current():
+            self._binding = self._session = None

@@ -1,0 +1,218 @@
+"""The device of `cuda.py` itself: memory, order, kernels, graphs, and what it says when there is not enough."""
+
+import ctypes
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from helpers.host_kernels import host_kernels
+from stylize.runtime.artifact import Artifact
+from stylize.runtime.color import Color
+from stylize.runtime.contract import ModelContract
+from stylize.runtime.cuda import CudaDevice, CudaGraph
+from stylize.runtime.device import DeviceTensor
+from stylize.runtime.device_color import RgbTensors, SurfaceLayout, kernel_name, kernel_pass
+from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass
+from stylize.runtime.errors import BackendError, BackendUnavailableError
+from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
+from stylize.runtime.finish import Finish
+from stylize.runtime.runner import Runner
+from stylize.runtime.surface import Surface, host_planes
+
+pytestmark = pytest.mark.needs_gpu
+COLOR = Color(matrix=1, is_full_range=False)
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[CudaDevice]:
+    with CudaDevice() as device:
+        yield device
+
+
+class CopyRunner(Runner[DeviceTensor]):
+    """The identity: a copy within the device."""
+
+    def __init__(self, device: CudaDevice, artifact: Artifact) -> None:
+        super().__init__(artifact)
+        self._copy = ctypes.CDLL("libcuda.so.1").cuMemcpyDtoDAsync_v2
+
+    @property
+    def description(self) -> str:
+        return "copy"
+
+    def activate(self) -> None:
+        pass
+
+    def enqueue(
+        self, source: DeviceTensor, *, target: DeviceTensor, cuda_stream: int | None, extras: Extras = NO_EXTRAS
+    ) -> None:
+        arguments = (source.size_bytes, cuda_stream)
+        result = self._copy(
+            ctypes.c_ulonglong(target.address), ctypes.c_ulonglong(source.address), *map(ctypes.c_size_t, arguments)
+        )
+        assert result == 0
+
+    def close(self) -> None:
+        pass
+
+
+def identity(precision: str, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    contract = ModelContract(network="copy", style="none", size_multiple=8, precision=precision)  # type: ignore[arg-type]
+    return Artifact(name="copy", path=tmp_path_factory.getbasetemp(), contract=contract, origin="file")
+
+
+def test_what_is_copied_in_comes_out(device: CudaDevice) -> None:
+    numbers = np.random.default_rng(0).integers(0, 256, 100_001, np.uint8)
+    with device.current(), device.allocate(numbers.size) as memory, device.allocate_host(numbers.size) as host:
+        stream, other, event = device.open_stream(), device.open_stream(), device.open_event()
+        assert memory.address % 256 == 0
+        host.data[:] = numbers
+        device.upload(memory.address, host, numbers.size, cuda_stream=stream)
+        event.record(cuda_stream=stream)
+        event.synchronize()
+        host.data[:] = 0
+        other.wait_for(event)
+        device.download(host, memory.address, numbers.size, cuda_stream=other)
+        other.synchronize()
+        assert np.array_equal(host.data, numbers)
+
+
+@pytest.mark.parametrize("size", [(640, 360), (53, 35), (1, 1)])
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("pix_fmt", ["nv12", "p010le", "yuv420p", "yuv420p10le"])
+def test_kernels_give_the_values_of_the_host(
+    device: CudaDevice, pix_fmt: str, precision: str, size: tuple[int, int]
+) -> None:
+    """Both directions; the host's values are held against the definition elsewhere."""
+    width, height = size
+    layout = SurfaceLayout(pix_fmt, width + width % 2, height + height % 2)
+    padded = -(-width // 8) * 8, -(-height // 8) * 8
+    value_bytes = 2 if precision == "fp16" else 4
+    num_rgb = 3 * padded[0] * padded[1] * value_bytes
+    codes = np.random.default_rng(1).integers(0, 256, layout.size_bytes, np.uint8)
+    if layout.bits == 10:
+        deep = codes.view(np.uint16)
+        deep[:] = deep << 6 if pix_fmt == "p010le" else deep & 1023
+
+    with (
+        device.current(),
+        device.allocate(layout.size_bytes) as surface,
+        device.allocate(layout.size_bytes) as back,
+        device.allocate(num_rgb) as rgb,
+        device.allocate_host(layout.size_bytes) as host,
+        device.allocate_host(num_rgb) as host_rgb,
+    ):
+        stream = device.open_stream()
+        host.data[:] = codes
+        device.upload(surface.address, host, layout.size_bytes, cuda_stream=stream)
+        tensors = RgbTensors(rgb.address, rgb.address, *padded, value_bytes)
+        for direction, memory, columns, rows in (
+            ("rgb_from_yuv", surface, padded[0], padded[1]),
+            ("yuv_from_rgb", back, layout.width, layout.height),
+        ):
+            argument = kernel_pass(layout.planes_at(memory.address), tensors, size=size, color=COLOR)
+            name = kernel_name(direction, layout, value_bytes)  # type: ignore[arg-type]
+            device.launch(name, argument, columns, rows, cuda_stream=stream)
+        device.download(host_rgb, rgb.address, num_rgb, cuda_stream=stream)
+        device.download(host, back.address, layout.size_bytes, cuda_stream=stream)
+        stream.synchronize()
+        found_rgb, found = host_rgb.data.copy(), host.data.copy()
+
+    wanted_rgb = _aligned(num_rgb)
+    wanted = _aligned(layout.size_bytes)
+    read = _aligned(layout.size_bytes)
+    read[:] = codes
+    tensors = RgbTensors(wanted_rgb.ctypes.data, wanted_rgb.ctypes.data, *padded, value_bytes)
+    for direction, array in (("rgb_from_yuv", read), ("yuv_from_rgb", wanted)):
+        argument = kernel_pass(layout.planes_at(array.ctypes.data), tensors, size=size, color=COLOR)
+        host_kernels().run(kernel_name(direction, layout, value_bytes), argument, 2000, 2000)  # type: ignore[arg-type]
+    dtype = np.float16 if precision == "fp16" else np.float32
+    # A GPU fuses multiply and add, so the last bit differs; that may move a code to its neighbour.
+    difference = np.abs(found_rgb.view(dtype).astype(np.float64) - wanted_rgb.view(dtype))
+    assert difference.max() <= (1e-3 if precision == "fp16" else 1e-6)
+    sample = np.uint8 if layout.sample_bytes == 1 else np.uint16
+    for offset, (plane_rows, columns), pitch in zip(
+        layout.offsets_bytes, layout.plane_shapes, layout.pitches_bytes, strict=True
+    ):
+        planes = [
+            memory[offset : offset + plane_rows * pitch].view(sample).reshape(plane_rows, -1)[:, :columns].astype(int)
+            for memory in (found, wanted)
+        ]
+        assert np.abs(planes[0] - planes[1]).max() <= (64 if pix_fmt == "p010le" else 1)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("pix_fmt", ["nv12", "yuv420p", "p010le"])
+def test_every_picture_comes_out_once_and_whole(
+    device: CudaDevice, pix_fmt: str, precision: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    width, height, count = 642, 362, 40
+    runner = CopyRunner(device, identity(precision, tmp_path_factory))
+    stream = device.open_stream()
+    seen = []
+    with DevicePass(
+        device,
+        runner,
+        cuda_stream=stream,
+        size=(width, height),
+        output=SurfaceLayout(pix_fmt, width, height),
+        output_color=COLOR,
+        is_encoded_by_host=True,
+    ) as device_pass:
+        waiting = []
+        for number in range(count):
+            picture = av.VideoFrame(width, height, pix_fmt)
+            for index, plane in enumerate(host_planes(picture)):
+                code = 128 if index else 16 + number
+                if pix_fmt == "p010le":
+                    plane.view(np.uint16)[:] = code << 8
+                else:
+                    plane[:] = code
+            picture.pts, picture.time_base, picture.duration = number, Fraction(1, 25), 1
+            surface = Surface(picture, COLOR)
+            waiting.append((surface, device_pass.begin(surface, finish=Finish())))
+            while len(waiting) == NUM_IN_FLIGHT or (number == count - 1 and waiting):
+                done, complete = waiting.pop(0)
+                complete()
+                luma = host_planes(done.picture)[0]
+                values = np.unique(luma.view(np.uint16) >> 8 if pix_fmt == "p010le" else luma)
+                assert len(values) == 1
+                seen.append((done.pts, int(values[0]) - 16))
+                del done
+        assert seen == [(number, number) for number in range(count)]
+
+
+def test_a_graph_repeats_what_was_recorded(device: CudaDevice) -> None:
+    with device.current(), device.allocate(256) as memory, device.allocate_host(256) as host:
+        stream = device.open_stream()
+        host.data[:] = 1
+        graph = CudaGraph(device, stream, lambda: device.upload(memory.address, host, 256, cuda_stream=stream))
+        for number in (7, 9):
+            host.data[:] = number
+            graph.launch(cuda_stream=stream.handle)
+            stream.synchronize()
+            host.data[:] = 0
+            device.download(host, memory.address, 256, cuda_stream=stream)
+            stream.synchronize()
+            assert np.unique(host.data).tolist() == [number]
+        graph.close()
+        graph.close()
+
+
+def test_too_little_memory_is_one_line(device: CudaDevice) -> None:
+    with pytest.raises(BackendError, match=r"^out of device memory: 8000000 MB wanted, \d+ of \d+ MB are free on "):
+        device.allocate(8_000_000_000_000)
+
+
+def test_a_gpu_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(BackendUnavailableError, match=r"there is no GPU 99: this machine has \d+"):
+        CudaDevice(99)
+
+
+def _aligned(size_bytes: int) -> np.ndarray:  # type: ignore[type-arg]
+    memory = np.zeros(size_bytes + 256, np.uint8)
+    start = -memory.ctypes.data % 256
+    return memory[start : start + size_bytes]

@@ -1,0 +1,177 @@
+// The part of the CUDA driver that runtime/cuda.py reaches through PyCUDA, on the CPU: memory is the host's, a stream
+// runs at once, a graph is a list of calls, the kernels are color.cu compiled for the host. Everything that a stream
+// gets without a current context, or from memory that was freed, is an error as it is on a GPU.
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "color.cu"
+
+typedef int Result;
+typedef unsigned long long Address;
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500 };
+
+struct Stream {
+    bool is_recording = false;
+    std::vector<std::function<Result()>> recorded;
+};
+typedef std::vector<std::function<Result()>> Graph;
+
+static thread_local std::vector<void*> contexts;
+static std::map<Address, size_t> allocations;
+static std::mutex lock;
+static Stream default_stream;
+static const size_t CAPACITY = size_t(8) << 30;
+static size_t used = 0;
+static int the_context;
+
+static Result queue(Stream* stream, std::function<Result()> work) {
+    if (contexts.empty()) return INVALID_CONTEXT;
+    stream = stream ? stream : &default_stream;
+    if (!stream->is_recording) return work();
+    stream->recorded.push_back(work);
+    return SUCCESS;
+}
+
+static bool holds(Address address, size_t size) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto after = allocations.upper_bound(address);
+    if (after == allocations.begin()) return false;
+    --after;
+    return address + size <= after->first + after->second;
+}
+
+extern "C" {
+Result cuInit(unsigned) { return SUCCESS; }
+Result cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
+Result cuGetErrorString(int, const char** text) { return *text = "an error of the driver on the CPU", SUCCESS; }
+Result cuGetErrorName(int result, const char** text) {
+    return *text = result == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : "CUDA_ERROR_ON_THE_CPU", SUCCESS;
+}
+Result cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
+Result cuDeviceGet(int* device, int index) { return *device = index, index ? INVALID_VALUE : SUCCESS; }
+Result cuDeviceGetName(char* name, int length, int) { return std::strncpy(name, "CPU", length), SUCCESS; }
+Result cuDeviceGetAttribute(int* value, int attribute, int) { return *value = attribute == 75 ? 9 : 0, SUCCESS; }
+Result cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = CAPACITY, SUCCESS; }
+Result cuDevicePrimaryCtxRetain(void** context, int) { return *context = &the_context, SUCCESS; }
+Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+Result cuCtxPushCurrent_v2(void* context) { return contexts.push_back(context), SUCCESS; }
+Result cuCtxPopCurrent_v2(void** context) {
+    if (contexts.empty()) return INVALID_CONTEXT;
+    *context = contexts.back();
+    contexts.pop_back();
+    return SUCCESS;
+}
+Result cuCtxSynchronize() { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuMemGetInfo_v2(size_t* available, size_t* total) {
+    return *available = CAPACITY - used, *total = CAPACITY, contexts.empty() ? INVALID_CONTEXT : SUCCESS;
+}
+Result cuMemAlloc_v2(Address* address, size_t size) {
+    if (contexts.empty()) return INVALID_CONTEXT;
+    std::lock_guard<std::mutex> guard(lock);
+    if (used + size > CAPACITY) return OUT_OF_MEMORY;
+    *address = Address(std::aligned_alloc(256, (size + 255) / 256 * 256));
+    allocations[*address] = size;
+    used += size;
+    std::memset((void*)*address, 0xA5, size);
+    return SUCCESS;
+}
+Result cuMemFree_v2(Address address) {
+    std::lock_guard<std::mutex> guard(lock);
+    if (!allocations.count(address)) return INVALID_VALUE;
+    used -= allocations[address];
+    allocations.erase(address);
+    std::free((void*)address);
+    return SUCCESS;
+}
+Result cuMemHostAlloc(void** address, size_t size, unsigned) {
+    if (contexts.empty()) return INVALID_CONTEXT;
+    return *address = std::aligned_alloc(256, (size + 255) / 256 * 256), SUCCESS;
+}
+Result cuMemFreeHost(void* address) { return std::free(address), SUCCESS; }
+Result cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, Stream* stream) {
+    return queue(stream, [=] {
+        return holds(target, size) ? (std::memcpy((void*)target, source, size), SUCCESS) : INVALID_VALUE;
+    });
+}
+Result cuMemcpyDtoHAsync_v2(void* target, Address source, size_t size, Stream* stream) {
+    return queue(stream, [=] {
+        return holds(source, size) ? (std::memcpy(target, (void*)source, size), SUCCESS) : INVALID_VALUE;
+    });
+}
+Result cuMemcpyDtoDAsync_v2(Address target, Address source, size_t size, Stream* stream) {
+    return queue(stream, [=] {
+        if (!holds(source, size) || !holds(target, size)) return INVALID_VALUE;
+        return std::memcpy((void*)target, (void*)source, size), SUCCESS;
+    });
+}
+Result cuStreamCreate(Stream** stream, unsigned flags) {
+    if (contexts.empty() || flags > 1) return INVALID_CONTEXT;
+    return *stream = new Stream, SUCCESS;
+}
+Result cuStreamDestroy_v2(Stream* stream) { return delete stream, SUCCESS; }
+Result cuStreamSynchronize(Stream* stream) { return stream->is_recording ? INVALID_HANDLE : SUCCESS; }
+Result cuStreamWaitEvent(Stream*, void*, unsigned) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuEventCreate(void** event, unsigned) { return *event = new int, contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuEventDestroy_v2(void* event) { return delete (int*)event, SUCCESS; }
+Result cuEventRecord(void*, Stream*) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuEventSynchronize(void*) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void**) {
+    static const char beginning[] = "// color.cu ";
+    const size_t length = std::strlen((const char*)image);  // PTX ends with a zero
+    *module = &the_context;
+    return length > 100000 && !std::memcmp(image, beginning, sizeof beginning - 1) ? SUCCESS : INVALID_VALUE;
+}
+Result cuModuleUnload(void*) { return SUCCESS; }
+Result cuModuleGetFunction(void** function, void*, const char* name) {
+    *function = dlsym(RTLD_DEFAULT, name);
+    if (!*function) {
+        Dl_info self;
+        dladdr((void*)cuInit, &self);
+        *function = dlsym(dlopen(self.dli_fname, RTLD_LAZY), name);
+    }
+    return *function ? SUCCESS : NOT_FOUND;
+}
+Result cuFuncSetBlockShape(void*, int x, int y, int z) { return x * y * z == 128 ? SUCCESS : INVALID_VALUE; }
+Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned, unsigned bx, unsigned by, unsigned, unsigned,
+                      Stream* stream, void**, void** extra) {
+    // CU_LAUNCH_PARAM_BUFFER_POINTER is 1, CU_LAUNCH_PARAM_BUFFER_SIZE 2
+    if (extra[0] != (void*)1 || extra[2] != (void*)2 || *(size_t*)extra[3] != sizeof(Pass)) return INVALID_VALUE;
+    Pass pass;
+    std::memcpy(&pass, extra[1], sizeof pass);
+    return queue(stream, [=] {
+        const size_t values = 3ull * pass.padded_height * pass.padded_width * 2;
+        if (!holds(pass.rgb, values) || !holds(pass.styled, values) || !holds(pass.surface.y, 1)) return INVALID_VALUE;
+        ((void (*)(const Pass*, int, int))function)(&pass, gx * bx, gy * by);
+        return SUCCESS;
+    });
+}
+Result cuStreamBeginCapture_v2(Stream* stream, int mode) {
+    if (mode != 1 || !stream || stream->is_recording) return INVALID_VALUE;
+    return stream->is_recording = true, SUCCESS;
+}
+Result cuStreamEndCapture(Stream* stream, Graph** graph) {
+    if (!stream->is_recording) return INVALID_VALUE;
+    *graph = new Graph(stream->recorded);
+    stream->recorded.clear();
+    return stream->is_recording = false, SUCCESS;
+}
+Result cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long flags) {
+    return *executable = new Graph(*graph), flags ? INVALID_VALUE : SUCCESS;
+}
+Result cuGraphLaunch(Graph* graph, Stream* stream) {
+    for (auto& work : *graph) {
+        const Result result = queue(stream, work);
+        if (result) return result;
+    }
+    return SUCCESS;
+}
+Result cuGraphDestroy(Graph* graph) { return delete graph, SUCCESS; }
+Result cuGraphExecDestroy(Graph* graph) { return delete graph, SUCCESS; }
+}

@@ -1,0 +1,92 @@
+"""`cuda.py` with the real PyCUDA on a driver that runs on the CPU; and what is said where something is missing."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.host_kernels import SOURCE
+from stylize.runtime.cuda import CudaDevice, import_pycuda
+from stylize.runtime.errors import BackendUnavailableError
+
+TESTS = Path(__file__).parent
+CUDA_HEADER = Path("/usr/local/cuda/include/cuda.h")
+
+
+def test_without_a_driver_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylize.runtime.gpu._LIBRARY", "libno-such-driver.so")
+    with pytest.raises(BackendUnavailableError, match=r"^this machine has no NVIDIA driver \(libno-such-driver.so is"):
+        CudaDevice()
+
+
+def test_without_pycuda_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendUnavailableError, match=r"^PyCUDA is not installed: pip install pycuda, which needs"):
+        import_pycuda()
+
+
+@pytest.mark.skipif(not CUDA_HEADER.is_file(), reason="no CUDA toolkit on this machine")
+def test_graph_calls_are_those_of_the_driver() -> None:
+    """Names and numbers of arguments of the calls that go past PyCUDA, against NVIDIA's header."""
+    header, source = CUDA_HEADER.read_text(), (SOURCE.parent / "cuda.py").read_text()
+    versions = dict(re.findall(r"#define (cu\w+)\s+(?:__CUDA_API_PTSZ\()?(cu\w+(?:_v\d|WithFlags))", header))
+    for name, count in {
+        "cuStreamBeginCapture": 2,
+        "cuStreamEndCapture": 2,
+        "cuGraphInstantiate": 3,
+        "cuGraphLaunch": 2,
+        "cuGraphDestroy": 1,
+        "cuGraphExecDestroy": 1,
+        "cuGetErrorName": 2,
+    }.items():
+        assert re.search(rf'["\.]{versions.get(name, name)}["(]', source), name
+        declared = re.search(rf"CUDAAPI {name}\(([^)]*)\)", header)
+        assert declared is not None, name
+        assert declared[1].count(",") + 1 == count, name
+    assert re.search(r"CU_STREAM_CAPTURE_MODE_THREAD_LOCAL\s*=\s*1", header)
+    assert re.search(r"CU_STREAM_NON_BLOCKING\s*=\s*0x1", header)
+    assert re.search(r"CU_EVENT_DISABLE_TIMING\s*=\s*0x2", header)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("pycuda") is None or shutil.which("g++") is None or Path("/dev/nvidiactl").exists(),
+    reason="needs PyCUDA and g++; with a GPU the same tests run on it",
+)
+def test_device_tests_pass_on_a_driver_of_the_cpu(tmp_path: Path) -> None:
+    """PyCUDA itself is real: names, signatures, argument packing and ownership are what is tested here."""
+    found = importlib.util.find_spec("pycuda")
+    assert found is not None
+    assert found.origin is not None
+    binding = next(Path(found.origin).parent.glob("_driver*.so"))
+    names = subprocess.run(["nm", "-D", "--undefined-only", str(binding)], capture_output=True, text=True, check=True)
+    driver = (TESTS / "helpers" / "cpu_driver.cpp").read_text()
+    wanted = set(re.findall(r" (cu[A-Z]\w+)$", names.stdout, re.MULTILINE))
+    missing = sorted(wanted - set(re.findall(r"^Result (cu\w+)\(", driver, re.MULTILINE)))
+    source = tmp_path / "driver.cpp"
+    stubs = "".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in missing)  # CUDA_ERROR_NOT_SUPPORTED
+    source.write_text(driver + stubs)
+    subprocess.run(
+        ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{SOURCE.parent}", str(source), "-o",
+         str(tmp_path / "libcuda.so.1"), "-ldl"],
+        check=True,
+    )  # fmt: skip
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path), "FAIL_WITHOUT_GPU": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(TESTS / "gpu" / "test_cuda_device.py"),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=TESTS.parent)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "skipped" not in done.stdout

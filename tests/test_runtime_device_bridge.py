@@ -1,0 +1,95 @@
+"""A network behind a device gives the host what it would have given directly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.clips import ClipSpec, write_clip
+from helpers.host_device import HostDevice, HostRunner
+from helpers.networks import write_affine
+from stylize.runtime import Backend, Stylizer, stylize_video
+from stylize.runtime.artifact import Artifact, open_artifact
+from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
+from stylize.runtime.errors import BackendUnavailableError, OptionError
+from stylize.runtime.runner import ComputePrecision, automatic_backend, open_runner
+
+
+class Opened:
+    """Opens a session of threads and remembers it."""
+
+    def __init__(self, artifact: Artifact, *, seed: int = 0) -> None:
+        self.device = HostDevice(seed=seed)
+        self._artifact = artifact
+
+    def __call__(self) -> DeviceSession:
+        runner = HostRunner(self._artifact, self.device)
+        runner.activate()
+        return DeviceSession(self.device, runner, self.device.open_stream())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_under_way_at_a_time_do_not_mix(seed: int, tmp_path: Path) -> None:
+    artifact = open_artifact(write_affine(tmp_path / "negative.onnx", scale=-1, offset=1))
+    opened = Opened(artifact, seed=seed)
+    with DeviceBridge(artifact, opened) as bridge:
+        shapes = [(1, 3, 32, 40)] * 8 + [(1, 3, 36, 44)] * 4
+        sources = [np.full(shape, number / 16, np.float32) for number, shape in enumerate(shapes)]
+        waiting = []
+        for source in sources:
+            target = np.empty_like(source)
+            waiting.append((source, target, bridge.start(source, target=target)))
+            while len(waiting) == bridge.num_in_flight or (source is sources[-1] and waiting):
+                begun, result, wait = waiting.pop(0)
+                wait()
+                np.testing.assert_allclose(result, 1 - begun, atol=1e-6)
+    assert opened.device.allocated_bytes == 0
+
+
+def test_a_video_is_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the whole of `stylize_video`, lossless, byte for byte."""
+    clip = write_clip(tmp_path / "in.mp4", ClipSpec(width=50, height=38))
+    model = write_affine(tmp_path / "negative.onnx", scale=-1, offset=1)
+    artifact = open_artifact(model)
+    opened = Opened(artifact)
+    frames = np.random.default_rng(0).integers(0, 256, (5, 38, 50, 3), np.uint8)
+    with Stylizer(model, backend=Backend.ONNXRUNTIME) as stylizer:
+        stylize_video(stylizer, clip, tmp_path / "cpu.mp4")
+        wanted = stylizer.run(frames)
+    monkeypatch.setattr("stylize.runtime.stylizer.open_runner", lambda *_, **__: DeviceBridge(artifact, opened))
+    with Stylizer(model) as stylizer:
+        report = stylize_video(stylizer, clip, tmp_path / "device.mp4")
+        assert np.array_equal(stylizer.run(frames), wanted)
+    assert report.num_frames == 10
+    assert (tmp_path / "cpu.mp4").read_bytes() == (tmp_path / "device.mp4").read_bytes()
+    assert opened.device.allocated_bytes == 0
+
+
+@pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME_CUDA, Backend.TENSORRT])
+def test_without_a_driver_a_backend_asked_for_is_one_line(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylize.runtime.gpu._LIBRARY", "libno-such-driver.so")
+    with pytest.raises(BackendUnavailableError, match=r"^this machine has no NVIDIA driver"):
+        Stylizer(write_affine(tmp_path / "model.onnx"), backend=backend)
+
+
+def test_precision_of_a_gpu_is_that_of_the_model(tmp_path: Path) -> None:
+    artifact = open_artifact(write_affine(tmp_path / "model.onnx"))
+    with pytest.raises(OptionError, match=r"--precision bf16: on a GPU a model is computed in .* here fp32"):
+        open_runner(artifact, backend=Backend.ONNXRUNTIME_CUDA, precision=ComputePrecision.BF16)
+
+
+def test_automatic_choice_says_why_a_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylize.runtime.runner.find_gpu", lambda _index: None)
+
+    def missing() -> None:
+        raise BackendUnavailableError("PyCUDA is not installed: pip install pycuda")
+
+    monkeypatch.setattr("stylize.runtime.cuda.import_pycuda", missing)
+    backend, reason = automatic_backend()
+    assert backend in {Backend.OPENVINO, Backend.ONNXRUNTIME}
+    assert reason.startswith("the GPU is not used: PyCUDA is not installed: pip install pycuda")
+    monkeypatch.setattr("stylize.runtime.cuda.import_pycuda", lambda: None)
+    monkeypatch.setattr("stylize.runtime.runner_onnxruntime_cuda.import_onnxruntime_cuda", lambda: None)
+    assert automatic_backend() == (Backend.ONNXRUNTIME_CUDA, "")
