@@ -178,23 +178,29 @@ def test_decoded_pictures_are_held_until_they_are_read_and_read_when_they_are_fi
     assert rig.device.allocated_bytes == 0
 
 
-def test_nothing_is_allocated_once_the_encoder_looks_ahead_no_further(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, seed=1)
+def test_memory_is_bounded_by_what_is_under_way(tmp_path: Path) -> None:
+    """However many pictures come: those in flight, in the queue, at the encoder and in its look-ahead."""
+    size, look_ahead = (320, 240), 8
+    rig = Rig(tmp_path, seed=1, size=size)
     held: list[av.VideoFrame] = []
     allocations: list[int] = []
 
     def sink(item: Item) -> None:
-        """An encoder that holds eight pictures."""
+        """An encoder that holds some pictures."""
         assert isinstance(item, Surface)
         held.append(item.picture)
-        if len(held) > 8:
+        if len(held) > look_ahead:
             number = shown_number(held.pop(0))
-            assert number == item.pts - 8, "a picture changed while the encoder held it"
+            assert number == item.pts - look_ahead, "a picture changed while the encoder held it"
         allocations.append(rig.device.num_allocations)
 
-    run_pipeline(surfaces(120, "nv12"), network=rig.begin, sink=sink, num_in_flight=NUM_IN_FLIGHT)
-    assert allocations[40] == allocations[-1]
-    assert rig.device_pass.num_output_slots <= 8 + 2 * NUM_IN_FLIGHT + 4
+    source = surfaces(100, "nv12", width=size[0], height=size[1])
+    run_pipeline(source, network=rig.begin, sink=sink, num_in_flight=NUM_IN_FLIGHT)
+    num_queued = ((1 << 20) + 3 * SurfaceLayout("nv12", *size).size_bytes) // (size[0] * size[1] * 3 // 2) + 1
+    most = NUM_IN_FLIGHT + num_queued + 1 + look_ahead
+    assert rig.device_pass.num_output_slots <= most
+    # Beside those: two tensors and a flag, and for each in flight a flag and two copies; nothing per picture.
+    assert allocations[-1] <= 3 + 3 * NUM_IN_FLIGHT + 2 * most
     held.clear()
     rig.close()
     assert rig.device.allocated_bytes == 0
