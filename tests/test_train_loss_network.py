@@ -113,15 +113,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_downloads_once_and_then_reads_the_cache(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_network, "_URL", host)
+    monkeypatch.setitem(loss_network._URLS, "vgg19", host)
     assert "features.0.weight" in loss_weights_from_hub()
     # Port 9 (discard) is closed: only the cache can answer now.
-    monkeypatch.setattr(loss_network, "_URL", f"http://127.0.0.1:9/{Path(host).name}")
+    monkeypatch.setitem(loss_network._URLS, "vgg19", f"http://127.0.0.1:9/{Path(host).name}")
     assert "features.0.weight" in loss_weights_from_hub()
 
 
 def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(loss_network, "_URL", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
+    monkeypatch.setitem(loss_network._URLS, "vgg19", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
     with pytest.raises(ValueError, match=r"give a file with --loss-weights, or put that file at .*checkpoints"):
         loss_weights_from_hub()

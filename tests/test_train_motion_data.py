@@ -22,12 +22,13 @@ from helpers.motion_data import (
 from stylize.train import clips
 from stylize.train.clips import ClipPairs, clip_frames
 from stylize.train.data import FramePairs, open_data, parse_data
-from stylize.train.frame_pair import Degradation, FramePair, MeasuredPair, PairSource, cut_pair
+from stylize.train.frame_pair import Degradation, FramePair, MeasuredPair, PairSource, Window, cut_pair
 from stylize.train.motion import warp_backward
 from stylize.train.sceneflow import SceneFlowPairs, read_pfm
 from stylize.train.sintel import SintelPairs, read_flo
 
 CROP_PX = 64
+WINDOW = Window(crop_px=CROP_PX)
 
 
 def _pairs(source: PairSource, *, num_pairs: int = 6) -> list[FramePair]:
@@ -55,11 +56,11 @@ def test_scene_flow_of_every_layout_and_side(tmp_path: Path) -> None:
     for root, scene in (("monkaa", "a_rain_of_stones_x2"), ("flyingthings3d", "TRAIN/A/0000")):
         write_scene_flow(tmp_path / root, scene)
         write_scene_flow(tmp_path / root, scene, side="right")
-        source = SceneFlowPairs(tmp_path / root, crop_px=CROP_PX)
+        source = SceneFlowPairs(tmp_path / root, window=WINDOW)
         assert source.description == f"4 pairs of {tmp_path / root / 'frames_finalpass'}"
         _check(_pairs(source), dx_px=-SHIFT_PX, tolerance_px=1e-4)
         shutil.rmtree(tmp_path / root / "frames_finalpass" / scene / "left")
-        assert SceneFlowPairs(tmp_path / root, crop_px=CROP_PX).description.startswith("2 pairs")
+        assert SceneFlowPairs(tmp_path / root, window=WINDOW).description.startswith("2 pairs")
 
 
 def test_scene_flow_hides_what_the_flows_and_boundaries_say(tmp_path: Path) -> None:
@@ -69,14 +70,14 @@ def test_scene_flow_hides_what_the_flows_and_boundaries_say(tmp_path: Path) -> N
     flow[20:30] = (30, 0)  # does not lead back
     flow[60, 60] = np.nan
     write_pfm(future, flow)
-    source = SceneFlowPairs(tmp_path, crop_px=CROP_PX)
+    source = SceneFlowPairs(tmp_path, window=WINDOW)
     visible = source._measured(source._entries[0]).visible
     assert not visible[20:30].any()  # the flows disagree
     assert not visible[:, 64].any()  # the published motion boundary
     assert not visible[:, :SHIFT_PX].any()  # came from outside the frame
     assert visible[40:55, 70:].all()
     shutil.rmtree(tmp_path / "motion_boundaries")
-    source = SceneFlowPairs(tmp_path, crop_px=CROP_PX)
+    source = SceneFlowPairs(tmp_path, window=WINDOW)
     assert "motion boundaries found in the flow" in source.description
     assert source._measured(source._entries[0]).visible[40:55, 64].all()
 
@@ -99,14 +100,14 @@ def test_pfm_is_read_bottom_up_in_either_byte_order(tmp_path: Path) -> None:
 
 def test_sintel_is_told_backwards(tmp_path: Path) -> None:
     write_sintel(tmp_path, "alley_1")
-    source = SintelPairs(tmp_path, crop_px=CROP_PX)
+    source = SintelPairs(tmp_path, window=WINDOW)
     assert source.description == f"2 pairs of {tmp_path / 'training' / 'final'}"
     _check(_pairs(source), dx_px=SHIFT_PX, tolerance_px=1e-4)
     visible = source._measured(source._entries[0]).visible
     assert not visible[40].any()
     assert not visible[50].any()
     assert visible[45].all()
-    assert SintelPairs(tmp_path / "training", crop_px=CROP_PX).description == source.description
+    assert SintelPairs(tmp_path / "training", window=WINDOW).description == source.description
 
 
 def test_flo_file_needs_its_magic_and_length(tmp_path: Path) -> None:
@@ -146,24 +147,24 @@ def test_incomplete_tree_is_named_in_one_line(tmp_path: Path, present: tuple[str
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=message) as error:
-        open_data([str(tmp_path)], crop_px=CROP_PX, cache=tmp_path / "cache")
+        open_data([str(tmp_path)], WINDOW, cache=tmp_path / "cache")
     assert "\n" not in str(error.value)
 
 
 def test_frames_of_a_data_set_are_not_taken_for_stills(tmp_path: Path) -> None:
     write_scene_flow(tmp_path / "monkaa", "scene")
     with pytest.raises(ValueError, match="give the folder above it"):
-        open_data([str(tmp_path / "monkaa" / "frames_finalpass")], crop_px=CROP_PX)
+        open_data([str(tmp_path / "monkaa" / "frames_finalpass")], WINDOW)
 
 
 def test_damaged_pair_is_reported_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_sintel(tmp_path, "alley_1")
     (tmp_path / "training" / "flow" / "alley_1" / "frame_0001.flo").write_bytes(b"PIEH")
-    _check(_pairs(SintelPairs(tmp_path, crop_px=CROP_PX)), dx_px=SHIFT_PX, tolerance_px=1e-4)
+    _check(_pairs(SintelPairs(tmp_path, window=WINDOW)), dx_px=SHIFT_PX, tolerance_px=1e-4)
     assert "skipped: " in caplog.text
     (tmp_path / "training" / "flow" / "alley_1" / "frame_0002.flo").write_bytes(b"PIEH")
     with pytest.raises(ValueError, match="none of the frame pairs can be read"):
-        _pairs(SintelPairs(tmp_path, crop_px=CROP_PX))
+        _pairs(SintelPairs(tmp_path, window=WINDOW))
 
 
 def test_unknown_motion_is_not_visible(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_unknown_motion_is_not_visible(tmp_path: Path) -> None:
         def pair(self, rng: np.random.Generator) -> FramePair:
             from stylize.train.frame_pair import measured_or_next
 
-            return cut_pair(rng, measured_or_next([measured], 0, lambda pair: pair), CROP_PX)
+            return cut_pair(rng, measured_or_next([measured], 0, lambda pair: pair), WINDOW)
 
     for pair in _pairs(Source()):
         assert torch.isfinite(pair.flow).all()
@@ -187,7 +188,7 @@ def test_unknown_motion_is_not_visible(tmp_path: Path) -> None:
 
 def test_clip_gives_its_motion_and_leaves_out_cuts(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", moving_frames(3) + moving_frames(3, seed=9))
-    source = ClipPairs([tmp_path / "clip.mp4"], crop_px=CROP_PX, cache=tmp_path / "cache")
+    source = ClipPairs([tmp_path / "clip.mp4"], window=WINDOW, cache=tmp_path / "cache")
     assert source.description == "4 pairs of 1 clips, 1 cuts or unclear motions left out"
     _check(_pairs(source), dx_px=-SHIFT_PX, tolerance_px=0.5)
 
@@ -196,15 +197,15 @@ def test_clip_is_measured_once_and_again_when_it_changes(tmp_path: Path, caplog:
     caplog.set_level(logging.INFO)
     path, cache = tmp_path / "clip.mp4", tmp_path / "cache"
     write_video(path, moving_frames(3))
-    first = _pairs(ClipPairs([path], crop_px=CROP_PX, cache=cache))
+    first = _pairs(ClipPairs([path], window=WINDOW, cache=cache))
     assert caplog.text.count("measuring the motion of 2 of 3 frames") == 1
     path.rename(tmp_path / "moved.mp4")
-    again = _pairs(ClipPairs([tmp_path / "moved.mp4"], crop_px=CROP_PX, cache=cache))
+    again = _pairs(ClipPairs([tmp_path / "moved.mp4"], window=WINDOW, cache=cache))
     assert caplog.text.count("measuring") == 1
     for a, b in zip(first, again, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     write_video(path, moving_frames(3, seed=5))
-    ClipPairs([path], crop_px=CROP_PX, cache=cache)
+    ClipPairs([path], window=WINDOW, cache=cache)
     assert caplog.text.count("measuring") == 2
 
 
@@ -212,7 +213,7 @@ def test_cache_is_bounded_and_spares_what_is_in_use(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     for seed in (1, 2):
         write_video(tmp_path / f"{seed}.mp4", moving_frames(2, seed=seed))
-        ClipPairs([tmp_path / f"{seed}.mp4"], crop_px=CROP_PX, cache=cache)
+        ClipPairs([tmp_path / f"{seed}.mp4"], window=WINDOW, cache=cache)
     old, new = sorted((path for path in cache.iterdir()), key=lambda path: path.stat().st_mtime)
     clips._trim(cache, keep={new}, limit_bytes=1)
     assert not old.exists()
@@ -231,10 +232,10 @@ def test_rotated_and_broken_videos(tmp_path: Path, caplog: pytest.LogCaptureFixt
     (tmp_path / "words.mp4").write_text("words")
     write_video(tmp_path / "good.mp4", moving_frames(3))
     paths = [tmp_path / "good.mp4", tmp_path / "words.mp4"]
-    source = ClipPairs(paths, crop_px=CROP_PX, cache=tmp_path / "cache")
+    source = ClipPairs(paths, window=WINDOW, cache=tmp_path / "cache")
     assert source.description == "2 pairs of 1 clips, 1 clips without a usable pair skipped"
     with pytest.raises(ValueError, match=r"words.mp4: no two frames that belong together"):
-        ClipPairs(paths[1:], crop_px=CROP_PX, cache=tmp_path / "cache")
+        ClipPairs(paths[1:], window=WINDOW, cache=tmp_path / "cache")
 
 
 def test_folder_is_recognised_by_looking_at_it(tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def test_folder_is_recognised_by_looking_at_it(tmp_path: Path) -> None:
         # Numbered without a gap too, but no clip.
         write_png(tmp_path / "mixed" / "photos" / f"{index}.png", moving_frames(1, seed=index)[0])
     write_video(tmp_path / "mixed" / "video.mp4", moving_frames(3, seed=7))
-    sources = open_data([f"{tmp_path / 'mixed'}"], crop_px=CROP_PX, cache=tmp_path / "cache")
+    sources = open_data([f"{tmp_path / 'mixed'}"], WINDOW, cache=tmp_path / "cache")
     assert [source.description for source, _ in sources] == [
         "5 pairs of 2 clips",
         f"4 pictures in {tmp_path / 'mixed'}",
@@ -255,7 +256,7 @@ def test_sources_are_mixed_by_weight(tmp_path: Path, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     write_sintel(tmp_path / "sintel", "alley_1")
     write_png(tmp_path / "stills" / "a.png", moving_frames(1)[0])
-    sources = open_data([f"{tmp_path / 'sintel'}:3", f"{tmp_path / 'stills'}"], crop_px=CROP_PX)
+    sources = open_data([f"{tmp_path / 'sintel'}:3", f"{tmp_path / 'stills'}"], WINDOW)
     assert "data, 75 %: 2 pairs of" in caplog.text
     assert "data, 25 %: 1 pictures in" in caplog.text
     drawn: list[int] = []
@@ -299,7 +300,7 @@ def test_measured_pairs_are_damaged_for_the_network_only() -> None:
     frames = moving_frames(2)
     measured = MeasuredPair(frames[0], frames[1], flow_px(-SHIFT_PX), np.ones(SIZE, bool))
     plain = Degradation(noise=0, block_noise=0, compressed_share=0)
-    pair = cut_pair(np.random.default_rng(0), measured, CROP_PX, plain)
+    pair = cut_pair(np.random.default_rng(0), measured, Window(crop_px=CROP_PX, degradation=plain))
     assert torch.equal(pair.current, pair.current_clean)
-    pair = cut_pair(np.random.default_rng(0), measured, CROP_PX)
+    pair = cut_pair(np.random.default_rng(0), measured, WINDOW)
     assert not torch.equal(pair.current, pair.current_clean)

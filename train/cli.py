@@ -2,34 +2,27 @@
 
 import dataclasses
 import logging
-import signal
 import sys
 import types
 import typing
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import click
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from stylize.train.checkpoint import Checkpoint
 from stylize.train.config import TrainConfig
-from stylize.train.loop import Progress as TrainProgress
-from stylize.train.loop import TrainingDivergedError, train
+from stylize.train.console import losses_text, optimize_with_report, train_with_progress
+from stylize.train.loop import TrainingDivergedError
+from stylize.train.presets import PRESETS
 
 __all__ = ["main"]
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_STEPS_PER_LOG_LINE = 100  # where no progress bar can be drawn
-_LOSS_NAMES = (
-    "content", "style", "teacher", "teacher_features", "diversity", "temporal", "features", "variation",
-)  # fmt: skip
 
 
 class _Floats(click.ParamType[tuple[float, ...]]):
@@ -95,8 +88,27 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--resume", is_flag=True, help="Go on from the output file if it is there.")
 @click.option("--overwrite", is_flag=True, help="Start afresh although the output file is there.")
 @click.option("--device", default=None, help="cpu, cuda, cuda:1, ... Default: CUDA when there is one.")
+@click.option(
+    "--optimize",
+    type=click.Path(path_type=Path),
+    help="Train nothing: paint this one picture by optimising its pixels (Gatys), into the output picture.",
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="With --optimize: checkpoint whose losses on the same picture are printed too; repeatable.",
+)
 @click.version_option(version("stylize"), package_name="stylize")
-def main(output: Path, resume: bool, overwrite: bool, device: str | None, **fields: Any) -> None:  # noqa: ANN401
+def main(
+    output: Path,
+    resume: bool,
+    overwrite: bool,
+    device: str | None,
+    optimize: Path | None,
+    against: tuple[Path, ...],
+    **fields: Any,  # noqa: ANN401 - one for each field of the config
+) -> None:
     """Train a network that paints like one picture and does not flicker.
 
     Writes a checkpoint for stylize-export, and beside it <output>-preview.jpg, which shows content,
@@ -107,20 +119,36 @@ def main(output: Path, resume: bool, overwrite: bool, device: str | None, **fiel
     package.setLevel(logging.INFO)
     package.addHandler(RichHandler(console=console, show_time=False, show_path=False))
     try:
-        config = TrainConfig(**fields)
+        config = _config(fields)
         _check_paths(config, output, resume=resume, overwrite=overwrite)
-        checkpoint = _train_with_progress(config, output, console=console, resume=resume, device=device)
+        if optimize is not None:
+            optimize_with_report(optimize, config, output, device=device, against=against)
+            return
+        checkpoint = train_with_progress(config, output, console=console, resume=resume, device=device)
     except KeyboardInterrupt:
-        click.echo(f"stylize-train: interrupted; go on with the same command and --resume ({output})", err=True)
+        way_on = "go on with the same command and --resume" if optimize is None else "the picture so far is kept"
+        click.echo(f"stylize-train: interrupted; {way_on} ({output})", err=True)
         sys.exit(_EXIT_INTERRUPTED)
     except (ValueError, OSError, TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
         click.echo(f"stylize-train: error: {error}", err=True)
         sys.exit(1)
     click.echo(
         f"{output}: {checkpoint.network} in the style {checkpoint.style!r} after {checkpoint.step} steps: "
-        f"{_losses_text(checkpoint.losses)}"
+        f"{losses_text(checkpoint.losses)}"
     )
     click.echo(f"next: stylize-export {output} -o {output.with_suffix('.onnx')}")
+
+
+def _config(fields: dict[str, Any]) -> TrainConfig:
+    """The preset's config, changed where a flag was given."""
+    context = click.get_current_context()
+    given = {
+        name: value
+        for name, value in fields.items()
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    preset = PRESETS[fields["preset"]](fields["style"], fields["teacher"])
+    return dataclasses.replace(preset, **given)
 
 
 def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -134,64 +162,6 @@ def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: 
         raise ValueError(f"{output}: is a folder; give a file name ending in .pth")
     if output.exists() and not (resume or overwrite):
         raise ValueError(f"{output}: exists; add --resume to go on with it or --overwrite to replace it")
-
-
-def _train_with_progress(
-    config: TrainConfig, output: Path, *, console: Console, resume: bool, device: str | None
-) -> Checkpoint:
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=20),
-        TextColumn("step {task.fields[step]}"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-    )
-    is_drawn = console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not is_drawn) as bar, _StopBetweenSteps() as stop:
-        task = bar.add_task("training", total=1.0, step=0, losses="")
-
-        def show(progress: TrainProgress) -> None:
-            if stop.is_asked:
-                raise KeyboardInterrupt
-            losses = _losses_text(progress.losses)
-            bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
-            if not is_drawn and progress.step % _STEPS_PER_LOG_LINE == 0:
-                line = f"step {progress.step} ({progress.fraction:.1%}, {progress.elapsed_seconds:.0f} s) {losses}"
-                console.print(line, soft_wrap=True)
-
-        return train(config, output, resume=resume, on_step=show, device=device)
-
-
-def _losses_text(losses: dict[str, float]) -> str:
-    return " ".join(f"{name} {losses[name]:.3f}" for name in _LOSS_NAMES if name in losses)
-
-
-class _StopBetweenSteps:
-    """Turns the first Ctrl-C, or a polite kill, into a wish that is granted at the end of the step.
-
-    Stopped inside a step, some weights would be updated and others not. A second Ctrl-C stops at once,
-    and the checkpoint on disk stays as it was.
-    """
-
-    def __init__(self) -> None:
-        self.is_asked = False
-        self._previous: dict[int, Any] = {}
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked:
-            signal.default_int_handler(number, frame)
-        self.is_asked = True
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

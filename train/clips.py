@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylize.train.frame_pair import FramePair, MeasuredPair, cut_pair, measured_or_next
+from stylize.train.frame_pair import FramePair, MeasuredPair, Window, cut_pair, measured_or_next
 from stylize.train.motion import occlusion_from_flows
 from stylize.train.pictures import read_picture
 
@@ -93,15 +93,15 @@ class ClipPairs:
 
     Args:
         clips: what to read.
-        crop_px: side of the frames given out.
+        window: how the frames are cut.
         cache: folder for frames and flow; may be deleted at any time between two trainings.
 
     Raises:
         ValueError: no clip gives a single usable pair.
     """
 
-    def __init__(self, clips: Sequence[Clip], *, crop_px: int, cache: Path) -> None:
-        self._crop_px = crop_px
+    def __init__(self, clips: Sequence[Clip], *, window: Window, cache: Path) -> None:
+        self._window = window
         self._entries: list[tuple[Path, int]] = []
         self._num_clips = self._num_cuts = 0
         folders = [_kept(clip, cache) for clip in clips]
@@ -127,7 +127,7 @@ class ClipPairs:
     def pair(self, rng: np.random.Generator) -> FramePair:
         """A window of a random pair; a damaged one is replaced by the next."""
         index = int(rng.integers(len(self._entries)))
-        return cut_pair(rng, measured_or_next(self._entries, index, _load), self._crop_px)
+        return cut_pair(rng, measured_or_next(self._entries, index, _load), self._window)
 
 
 def _name(clip: Clip) -> Path:

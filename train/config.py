@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["STYLE_LAYERS", "TrainConfig", "config_from_dict", "config_to_dict"]
+__all__ = ["STYLE_LAYERS", "LossForm", "Preset", "TrainConfig", "config_from_dict", "config_to_dict"]
+
+Preset = Literal["balanced", "reconet-seed", "johnson", "texture"]
+LossForm = Literal["relative", "summed", "mean"]
 
 # relu4_1 and deeper are left out: the same features on a half and a quarter size picture see larger
 # strokes for less work, and published weights cut after conv3_4 suffice.
@@ -30,6 +33,9 @@ class TrainConfig:
     conditional: bool = _option(False, "One network for all styles, told apart and mixed at run time.")
     teacher: tuple[Path, ...] = _option((), "Checkpoint to learn from instead of a style picture; repeatable.")
     mode: Literal["stylize", "texture"] = _option("stylize", "texture: paint from noise alone (--network texture).")
+    preset: Preset = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
+        "balanced", "Whose losses, layers and weights; a flag given beside it wins."
+    )
     data: tuple[str, ...] = _option(
         (),
         "Folder of pictures, of video clips, or a data set with motion (Monkaa, FlyingThings3D, MPI-Sintel), "
@@ -54,27 +60,42 @@ class TrainConfig:
     )
     steps: int | None = _option(None, "Training steps. Default: 10000, unless --minutes is given.")
     minutes: float | None = _option(None, "Train for this long instead of a number of steps.")
-    batch_size: int = _option(1, "Frame pairs per step.")
+    batch_size: int = _option(1, "Frame pairs per step, over all processes.")
+    accumulate: int = _option(1, "Passes a step is split into, to train with less memory.")
     crop_px: int = _option(192, "Side of the training crops.")
     style_size_px: int = _option(512, "Short side the style picture is scaled to; smaller gives finer strokes.")
+    content_size_px: int | None = _option(
+        None, "Short side that pictures are scaled to before the crop. Default: many sizes, as video has them."
+    )
     num_scales: int = _option(3, "Style is compared at full, half, quarter ... size: this many.")
     style_layers: tuple[str, ...] = _option(STYLE_LAYERS, "VGG layer for style; repeatable.")
     content_layer: str = _option("relu3_4", "VGG layer for content.")
-    content_weight: float = _option(1.0, "Weight of the relative content error.")
-    style_weight: float = _option(10.0, "Weight of the relative Gram error.")
+    loss_network: Literal["vgg19", "vgg16"] = _option("vgg19", "Which VGG is downloaded without --loss-weights.")
+    loss_form: LossForm = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
+        "relative", "Errors over the target's energy, as pytorch-reconet sums them, or as fast_neural_style means them."
+    )
+    both_frames: bool = _option(False, "Style and content of both frames in each step, not of each in turn.")
+    content_weight: float = _option(1.0, "Weight of the content error.")
+    style_weight: float = _option(10.0, "Weight of the Gram error.")
     teacher_weight: float = _option(10.0, "Weight of the difference from the teacher's picture.")
     teacher_feature_weight: float = _option(0.0, "Weight of the difference from the teacher's VGG features.")
     temporal_weight: float = _option(1.0, "Weight of the output's flicker; 0 trains a picture-only style.")
     feature_temporal_weight: float = _option(0.1, "Weight of the encoder features' flicker.")
+    frame_difference_weight: float = _option(0.0, "Weight of change where the source does not change; needs no flow.")
     variation_weight: float = _option(5.0, "Weight of total variation: smoother flats.")
     diversity_weight: float = _option(0.3, "texture: weight of pictures of different noise being alike.")
-    learning_rate: float = _option(2e-3, "Adam's highest learning rate; decays by a half cosine.")
+    learning_rate: float = _option(2e-3, "Adam's highest learning rate.")
+    decay: bool = _option(True, "Warm up, then lower the learning rate by half a cosine; else it stays.")
+    gradient_clip: float = _option(10.0, "Largest norm of the gradient; 0 for any.")
     seed: int = _option(0, "Seed of the initial weights and of the data.")
     precision: Literal["auto", "fp32", "bf16"] = _option(
         "auto", "Arithmetic of the heavy parts; auto is bf16 where it is fast."
     )
     preview_every: int = _option(500, "Steps between preview pictures; 0 for none.")
     checkpoint_every: int = _option(500, "Steps between checkpoints.")
+    tensorboard: Path | None = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
+        None, "Folder for TensorBoard: curves, and the previews as pictures."
+    )
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -92,6 +113,8 @@ class TrainConfig:
             raise ValueError(
                 f"crop_px={self.crop_px} leaves {smallest} px at scale {self.num_scales}, at least 32 are needed"
             )
+        if self.content_size_px is not None and self.content_size_px < self.crop_px:
+            raise ValueError(f"content_size_px={self.content_size_px} must be at least crop_px={self.crop_px}")
         self._check_styles()
         self._check_texture()
 
@@ -149,16 +172,20 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("steps", 1, 10**8),
     ("minutes", 0.01, 10**6),
     ("batch_size", 1, 1024),
+    ("accumulate", 1, 1024),
+    ("content_size_px", 64, 16384),
     ("crop_px", 64, 4096),
     ("style_size_px", 64, 4096),
     ("num_scales", 1, 6),
-    ("content_weight", 0, 1e9),
-    ("style_weight", 0, 1e9),
+    ("content_weight", 0, 1e15),
+    ("style_weight", 0, 1e15),
     ("teacher_weight", 0, 1e9),
     ("teacher_feature_weight", 0, 1e9),
     ("temporal_weight", 0, 1e9),
     ("feature_temporal_weight", 0, 1e9),
+    ("frame_difference_weight", 0, 1e9),
     ("variation_weight", 0, 1e9),
+    ("gradient_clip", 0, 1e9),
     ("diversity_weight", 0, 1e9),
     ("learning_rate", 1e-8, 1),
     ("seed", 0, 2**32 - 1),
@@ -190,7 +217,7 @@ def config_from_dict(plain: dict[str, Any]) -> TrainConfig:
             values[name] = tuple(Path(item) for item in values[name])
         for name in ("style_weights", "style_layers", "data"):
             values[name] = tuple(values[name])
-        for name in ("loss_weights", "start_from", "flow_cache"):
+        for name in ("loss_weights", "start_from", "flow_cache", "tensorboard"):
             if values.get(name) is not None:
                 values[name] = Path(values[name])
         return TrainConfig(**values)

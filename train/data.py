@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 from torch.utils.data import Dataset
 
 from stylize.train.clips import VIDEO_SUFFIXES, Clip, ClipPairs, are_successive
-from stylize.train.frame_pair import FramePair, PairSource
+from stylize.train.frame_pair import FramePair, PairSource, Window
 from stylize.train.pictures import PICTURE_SUFFIXES, PictureFolder, SceneCollection
 from stylize.train.sceneflow import SceneFlowPairs
 from stylize.train.sintel import SintelPairs
@@ -74,24 +74,24 @@ def parse_data(text: str) -> tuple[Path, float]:
     return Path(path), number
 
 
-def open_data(data: Sequence[str], *, crop_px: int, cache: Path | None = None) -> list[WeightedSource]:
+def open_data(data: Sequence[str], window: Window, *, cache: Path | None = None) -> list[WeightedSource]:
     """Everything to draw frame pairs from; what each holds and skipped is logged.
 
     Args:
         data: folders or files, as `parse_data` reads them; none for scenes drawn on the spot.
-        crop_px: side of the frames.
+        window: how frames are cut from what is there.
         cache: where the motion of clips is kept; None for the user's cache folder.
 
     Raises:
         ValueError: a folder is missing, holds nothing usable, or is a data set with a part missing.
     """
     if not data:
-        return [(StillPairs(SceneCollection(), crop_px=crop_px), 1.0)]
+        return [(_stills(SceneCollection(), window), 1.0)]
     cache = cache or user_cache_path("stylize", appauthor=False) / "clips"
     sources: list[WeightedSource] = []
     for text in data:
         path, weight = parse_data(text)
-        found = _sources_in(path, crop_px=crop_px, cache=cache)
+        found = _sources_in(path, window, cache=cache)
         sources += [(source, weight / len(found)) for source in found]
     total = sum(weight for _, weight in sources)
     for source, weight in sources:
@@ -99,12 +99,12 @@ def open_data(data: Sequence[str], *, crop_px: int, cache: Path | None = None) -
     return sources
 
 
-def _sources_in(path: Path, *, crop_px: int, cache: Path) -> list[PairSource]:
+def _sources_in(path: Path, window: Window, *, cache: Path) -> list[PairSource]:
     """What a folder or file gives; clips and pictures lying together give one source each."""
     if SceneFlowPairs.is_tree(path):
-        return [SceneFlowPairs(path, crop_px=crop_px)]
+        return [SceneFlowPairs(path, window=window)]
     if SintelPairs.is_tree(path):
-        return [SintelPairs(path, crop_px=crop_px)]
+        return [SintelPairs(path, window=window)]
     if path.name.startswith("frames_") and SceneFlowPairs.is_tree(path.parent):
         raise ValueError(f"{path}: is the frames of a data set with motion; give the folder above it, {path.parent}")
     _reject_folder_of_data_sets(path)
@@ -115,11 +115,20 @@ def _sources_in(path: Path, *, crop_px: int, cache: Path) -> list[PairSource]:
     clips += numbered
     sources: list[PairSource] = []
     if clips:
-        sources.append(ClipPairs(clips, crop_px=crop_px, cache=cache))
+        sources.append(ClipPairs(clips, window=window, cache=cache))
     if not clips or len(pictures) > sum(len(clip) for clip in numbered):
         stills = PictureFolder(path, without={clip[0].parent for clip in numbered})
-        sources.append(StillPairs(stills, crop_px=crop_px))
+        sources.append(_stills(stills, window))
     return sources
+
+
+def _stills(pictures: PictureFolder | SceneCollection, window: Window) -> StillPairs:
+    return StillPairs(
+        pictures,
+        crop_px=window.crop_px,
+        content_size_px=window.content_size_px,
+        degradation=window.degradation,
+    )
 
 
 def _reject_folder_of_data_sets(path: Path) -> None:

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from stylize.train.motion import inside, pixel_grid
 
-__all__ = ["Degradation", "FramePair", "MeasuredPair", "PairSource", "cut_pair", "degraded", "measured_or_next"]
+__all__ = [
+    "Degradation",
+    "FramePair",
+    "MeasuredPair",
+    "PairSource",
+    "Window",
+    "cut_pair",
+    "degraded",
+    "measured_or_next",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -111,24 +120,36 @@ def measured_or_next(entries: Sequence[_Entry], index: int, read: Callable[[_Ent
     raise ValueError("none of the frame pairs can be read any more")
 
 
-def cut_pair(
-    rng: np.random.Generator, measured: MeasuredPair, crop_px: int, degradation: Degradation | None = None
-) -> FramePair:
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """How measured frames are cut for training."""
+
+    crop_px: int
+    """Side of the frames given out."""
+    content_size_px: int | None = None
+    """Short side the frames are scaled to; None for many sizes, from full to half."""
+    degradation: Degradation = Degradation()
+
+
+def cut_pair(rng: np.random.Generator, measured: MeasuredPair, window: Window) -> FramePair:
     """A random window of a measured pair, scaled to the crop and mirrored half the time.
 
-    A window is up to twice the crop on a side; smaller frames are enlarged. Pixels whose source falls
-    outside the window do not count as visible.
+    Frames smaller than the crop are enlarged. Pixels whose source falls outside the window do not
+    count as visible.
     """
+    crop_px = window.crop_px
     height, width = measured.visible.shape
     short = min(height, width)
-    zoom = min(float(rng.uniform(1, _LARGEST_SHRINK)), short / crop_px)
+    zoom = float(rng.uniform(1, _LARGEST_SHRINK))
+    if window.content_size_px is not None:
+        zoom = short / window.content_size_px
     side = min(max(round(crop_px * zoom), 1), short)
     top, left = (int(rng.integers(size - side + 1)) for size in (height, width))
-    window = np.s_[top : top + side, left : left + side]
+    part = np.s_[top : top + side, left : left + side]
     is_mirrored = bool(rng.integers(2))
 
     def resized(array: NDArray[np.generic]) -> NDArray[np.float32]:
-        piece = np.ascontiguousarray(array[window], np.float32)
+        piece = np.ascontiguousarray(array[part], np.float32)
         if is_mirrored:
             piece = np.ascontiguousarray(piece[:, ::-1])
         interpolation = cv2.INTER_AREA if side > crop_px else cv2.INTER_LINEAR
@@ -143,7 +164,7 @@ def cut_pair(
     flow = torch.from_numpy(flow_HW2).permute(2, 0, 1).contiguous()
     whole = torch.from_numpy(resized(measured.visible)) > 0.999  # every pixel under it is visible
     within = inside(pixel_grid(crop_px, crop_px) + flow, crop_px, crop_px)[0, 0]
-    seen = degraded(rng, degradation or Degradation(), previous, current)
+    seen = degraded(rng, window.degradation, previous, current)
     return FramePair(seen[0], seen[1], previous, current, flow, (whole & within)[None].float())
 
 

@@ -4,21 +4,27 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Subset, default_collate
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from stylize.train.board import Board
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
 from stylize.train.config import TrainConfig, config_to_dict
 from stylize.train.data import FramePairs, WeightedSource, open_data
-from stylize.train.frame_pair import FramePair
+from stylize.train.frame_pair import FramePair, Window
+from stylize.train.loading import BatchShare, batch_of, pair_loader
 from stylize.train.networks import build_network
 from stylize.train.noise_pairs import NoisePairs
 from stylize.train.objective import Objective
-from stylize.train.preview import write_preview
+from stylize.train.preview import preview_sheet, write_picture
+from stylize.train.process_group import ProcessGroup
 from stylize.train.style_network import StyleNetwork
 
 __all__ = ["Progress", "TrainingDivergedError", "train"]
@@ -29,7 +35,6 @@ _WARMUP_SHARE = 0.02  # of the run, learning rate rising linearly
 _NUM_PREVIEW_PAIRS = 4
 _PREVIEW_SEED = 2**31  # pairs that no training seed below it draws
 _LOSS_MEMORY = 0.98  # reported losses are means over about 50 steps
-_MAX_GRADIENT_NORM = 10.0  # rare exploding steps, mostly in the first hundred
 
 
 class TrainingDivergedError(RuntimeError):
@@ -84,41 +89,73 @@ def train(
         TrainingDivergedError: the loss is no longer finite.
         KeyboardInterrupt: raised by `on_step`, and raised again after the checkpoint was written.
     """
-    target_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    state = _initial_state(config, target_device)
+    with ProcessGroup(device) as group:
+        return _train(config, output, group=group, resume=resume, on_step=on_step)
+
+
+def _train(
+    config: TrainConfig, output: Path, *, group: ProcessGroup, resume: bool, on_step: Callable[[Progress], None]
+) -> Checkpoint:
+    state = _initial_state(config, group.device)
     if resume and output.is_file():
         _restore(state, load_checkpoint(output), config)
-    objective = Objective(config, target_device)
-    if config.mode == "texture":
-        sources: list[WeightedSource] = [(NoisePairs(crop_px=config.crop_px), 1.0)]
-    else:
-        sources = open_data(config.data, crop_px=config.crop_px, cache=config.flow_cache)
-    preview_pairs = _preview_pairs(sources, config, target_device)
-    started = time.monotonic() - state.elapsed_seconds
-    batches = iter(_loader(sources, config, state.step, target_device))
+    objective = Objective(config, group.device)
+    with group.first_alone():  # the motion of clips is measured once
+        sources = _sources(config)
+    preview_pairs = _preview_pairs(sources, config, group.device)
     preview = output.with_name(f"{output.stem}-preview.jpg")
-    while (fraction := _fraction(config, state)) < 1:
-        pairs = FramePair(*(x.to(target_device, non_blocking=True) for x in next(batches)))
-        for group in state.optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(fraction)
-        losses = _step(state, pairs, objective, config)
-        state.step += 1
-        state.elapsed_seconds = time.monotonic() - started
-        state.losses = _smoothed(state.losses, losses)
-        try:
-            on_step(_progress(state, config))
-        except KeyboardInterrupt:  # between two steps, so that going on from here loses nothing
-            save_checkpoint(_checkpoint(state, config), output)
-            raise
-        if config.preview_every and state.step % config.preview_every == 0:
-            write_preview(preview, state.network, preview_pairs)
-        if state.step % config.checkpoint_every == 0:
-            save_checkpoint(_checkpoint(state, config), output)
-    final = _checkpoint(state, config)
-    save_checkpoint(final, output)
-    if config.preview_every:
-        write_preview(preview, state.network, preview_pairs)
-    return final
+    started = time.monotonic() - state.elapsed_seconds
+    passes = iter(_loader(sources, config, state.step, group))
+    losses_of = group.share(_Losses(state.network, objective))
+    with Board(config.tensorboard if group.is_first else None, first_step=state.step) as board:
+        while (fraction := group.from_first(_fraction(config, state))) < 1:
+            for settings in state.optimizer.param_groups:
+                settings["lr"] = config.learning_rate * (_schedule(fraction) if config.decay else 1.0)
+            losses = _step(state, passes, losses_of, config, group)
+            state.step += 1
+            state.elapsed_seconds = time.monotonic() - started
+            state.losses = _smoothed(state.losses, losses)
+            board.scalars(state.step, losses | {"learning_rate": state.optimizer.param_groups[0]["lr"]})
+            if _is_stopped(on_step, _progress(state, config), group):
+                _save(state, config, output, group)  # between two steps, so that going on from here loses nothing
+                raise KeyboardInterrupt
+            if config.preview_every and state.step % config.preview_every == 0:
+                _show(preview, board, state, preview_pairs, group)
+            if state.step % config.checkpoint_every == 0:
+                _save(state, config, output, group)
+        if config.preview_every:
+            _show(preview, board, state, preview_pairs, group)
+    return _save(state, config, output, group)
+
+
+def _sources(config: TrainConfig) -> list[WeightedSource]:
+    if config.mode == "texture":
+        return [(NoisePairs(crop_px=config.crop_px), 1.0)]
+    window = Window(crop_px=config.crop_px, content_size_px=config.content_size_px)
+    return open_data(config.data, window, cache=config.flow_cache)
+
+
+def _is_stopped(on_step: Callable[[Progress], None], progress: Progress, group: ProcessGroup) -> bool:
+    """Whether the caller of any process wants to stop here."""
+    try:
+        on_step(progress)
+    except KeyboardInterrupt:
+        return group.any(True)
+    return group.any(False)
+
+
+def _save(state: _State, config: TrainConfig, output: Path, group: ProcessGroup) -> Checkpoint:
+    checkpoint = _checkpoint(state, config)
+    if group.is_first:
+        save_checkpoint(checkpoint, output)
+    return checkpoint
+
+
+def _show(path: Path, board: Board, state: _State, pairs: FramePair, group: ProcessGroup) -> None:
+    if group.is_first:
+        sheet = preview_sheet(state.network, pairs)
+        write_picture(path, sheet)
+        board.picture(state.step, "preview", sheet)
 
 
 def _progress(state: _State, config: TrainConfig) -> Progress:
@@ -130,20 +167,46 @@ def _progress(state: _State, config: TrainConfig) -> Progress:
     )
 
 
-def _step(state: _State, pairs: FramePair, objective: Objective, config: TrainConfig) -> dict[str, float]:
+class _Losses(nn.Module):
+    """Network and losses as one module, whose gradients can be shared between processes."""
+
+    def __init__(self, network: StyleNetwork, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self._objective = objective
+
+    def forward(self, pairs: FramePair, step: int, first_pair: int) -> dict[str, Tensor]:
+        """The weighted terms of a batch."""
+        return self._objective.terms(self.network, pairs, step, first_pair)
+
+
+def _step(
+    state: _State, passes: Iterator[FramePair], losses_of: nn.Module, config: TrainConfig, group: ProcessGroup
+) -> dict[str, float]:
     """One optimiser step; returns the weighted loss terms."""
-    terms = objective.terms(state.network, pairs, state.step)
-    total = torch.stack(list(terms.values())).sum()
     state.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), _MAX_GRADIENT_NORM)
-    if not torch.isfinite(total + norm):  # sync point: both must be known before they spoil the weights
+    means: dict[str, float] = {}
+    for number in range(config.accumulate):
+        pairs = FramePair(*(x.to(group.device, non_blocking=True) for x in next(passes)))
+        is_last = number + 1 == config.accumulate  # it alone exchanges gradients
+        is_shared = isinstance(losses_of, DistributedDataParallel)
+        with losses_of.no_sync() if is_shared and not is_last else nullcontext():
+            first_pair = (group.rank * config.accumulate + number) * len(pairs.flow)
+            terms: dict[str, Tensor] = losses_of(pairs, state.step, first_pair)
+            total = torch.stack(list(terms.values())).sum() / config.accumulate
+            total.backward()  # type: ignore[no-untyped-call]
+        for name, term in terms.items():
+            means[name] = means.get(name, 0.0) + term.item() / config.accumulate
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip or math.inf)
+    means = dict(zip(means, group.mean(list(means.values())), strict=True))
+    total_loss = sum(means.values())
+    if not math.isfinite(total_loss + norm.item()):  # sync point: both must be known before they spoil the weights
         raise TrainingDivergedError(
-            f"loss {total.item()}, gradient {norm.item()} at step {state.step}: "
+            f"loss {total_loss}, gradient {norm.item()} at step {state.step}: "
             f"lower learning_rate={config.learning_rate} and go on from the last checkpoint with resume"
         )
     state.optimizer.step()
-    return {name: term.item() for name, term in terms.items()} | {"total": total.item()}
+    return means | {"total": total_loss}
 
 
 def _initial_state(config: TrainConfig, device: torch.device) -> _State:
@@ -203,6 +266,9 @@ def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None
         "teacher",
         "data",
         "flow_cache",
+        "preset",
+        "accumulate",
+        "tensorboard",
     }
     now = config_to_dict(config)
     changed = [
@@ -239,23 +305,24 @@ def _checkpoint(state: _State, config: TrainConfig) -> Checkpoint:
 
 
 def _loader(
-    sources: list[WeightedSource], config: TrainConfig, start_step: int, device: torch.device
+    sources: list[WeightedSource], config: TrainConfig, start_step: int, group: ProcessGroup
 ) -> DataLoader[FramePair]:
-    """Batches from `start_step` on; effectively endless when time decides the length."""
-    num_pairs = (config.num_steps or 10**9) * config.batch_size
-    pairs = FramePairs(sources, num_pairs=num_pairs, seed=config.seed)
-    rest = Subset(pairs, range(start_step * config.batch_size, num_pairs))
-    is_cuda = device.type == "cuda"
-    # On a CPU the network already uses every core, so loader processes would only compete.
-    return DataLoader(
-        rest, config.batch_size, num_workers=8 if is_cuda else 0, pin_memory=is_cuda, persistent_workers=is_cuda
+    """Batches of this process from `start_step` on; effectively endless when time decides the length."""
+    num_steps = config.num_steps or 10**9
+    pairs = FramePairs(sources, num_pairs=num_steps * config.batch_size, seed=config.seed)
+    share = BatchShare(
+        config.batch_size,
+        num_passes=config.accumulate,
+        rank=group.rank,
+        num_processes=group.size,
+        steps=range(start_step, num_steps),
     )
+    return pair_loader(pairs, share, device=group.device)
 
 
 def _preview_pairs(sources: list[WeightedSource], config: TrainConfig, device: torch.device) -> FramePair:
     pairs = FramePairs(sources, num_pairs=_NUM_PREVIEW_PAIRS, seed=_PREVIEW_SEED + config.seed)
-    batch = default_collate([pairs[index] for index in range(_NUM_PREVIEW_PAIRS)])
-    return FramePair(*(column.to(device) for column in batch))
+    return batch_of(pairs, _NUM_PREVIEW_PAIRS, device=device)
 
 
 def _fraction(config: TrainConfig, state: _State) -> float:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 from urllib.error import URLError
 
 import torch
@@ -27,7 +28,10 @@ _STD = (0.229, 0.224, 0.225)
 _BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
 # torchvision's own addresses; the tail of each name is the start of the file's SHA-256.
-_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+_URLS = {
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+}
 
 
 def _conv_names(architecture: str) -> dict[str, int]:
@@ -70,18 +74,19 @@ def loss_weights_from_file(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def loss_weights_from_hub() -> dict[str, Tensor]:
-    """VGG-19 weights from torch's cache, downloaded from PyTorch's model host the first time (548 MB).
+def loss_weights_from_hub(architecture: Literal["vgg16", "vgg19"] = "vgg19") -> dict[str, Tensor]:
+    """Weights from torch's cache, downloaded from PyTorch's model host the first time (528 or 548 MB).
 
     Raises:
         ValueError: not in the cache and the host cannot be reached.
     """
+    url = _URLS[architecture]
     try:
-        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(_URL, map_location="cpu", check_hash=True)
+        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True)
     except (URLError, OSError) as error:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(_URL).name
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         raise ValueError(
-            f"cannot download the loss weights from {_URL} ({error}): "
+            f"cannot download the loss weights from {url} ({error}): "
             f"give a file with --loss-weights, or put that file at {cached}"
         ) from error
     return state

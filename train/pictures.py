@@ -7,11 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stylize.train.scenes import draw_scene
 
-__all__ = ["PICTURE_SUFFIXES", "PictureFolder", "SceneCollection", "read_picture"]
+__all__ = ["PICTURE_SUFFIXES", "PictureFolder", "SceneCollection", "read_picture", "scaled_picture"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,20 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise ValueError(f"{path}: not a picture that can be read")
     rgb: NDArray[np.uint8] = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     return rgb
+
+
+def scaled_picture(path: Path, short_side_px: int) -> Tensor:
+    """A picture as (1, 3, H, W) RGB in [0, 1] with the short side scaled.
+
+    Raises:
+        ValueError: not a picture, or damaged.
+    """
+    picture = read_picture(path)
+    height, width = picture.shape[:2]
+    scale = short_side_px / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255
 
 
 class PictureFolder:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylize.train.frame_pair import FramePair, MeasuredPair, cut_pair, measured_or_next
+from stylize.train.frame_pair import FramePair, MeasuredPair, Window, cut_pair, measured_or_next
 from stylize.train.motion import occlusion_from_flows
 from stylize.train.pictures import read_picture
 
@@ -72,15 +72,15 @@ class SceneFlowPairs:
 
     Args:
         root: the folder that holds `frames_finalpass` (or `frames_cleanpass`) and `optical_flow`.
-        crop_px: side of the frames given out.
+        window: how the frames are cut.
 
     Raises:
         ValueError: a part of the tree is missing; the message names it.
     """
 
-    def __init__(self, root: Path, *, crop_px: int) -> None:
+    def __init__(self, root: Path, *, window: Window) -> None:
         self._root = root
-        self._crop_px = crop_px
+        self._window = window
         self._frames = next((root / name for name in _PASSES if (root / name).is_dir()), None)
         if self._frames is None:
             raise ValueError(f"{root}: none of {', '.join(_PASSES)} is in it")
@@ -133,7 +133,7 @@ class SceneFlowPairs:
     def pair(self, rng: np.random.Generator) -> FramePair:
         """A window of a random pair; a damaged one is replaced by the next."""
         index = int(rng.integers(len(self._entries)))
-        return cut_pair(rng, measured_or_next(self._entries, index, self._measured), self._crop_px)
+        return cut_pair(rng, measured_or_next(self._entries, index, self._measured), self._window)
 
     @staticmethod
     def _measured(entry: _Entry) -> MeasuredPair:

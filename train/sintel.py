@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize.train.frame_pair import FramePair, MeasuredPair, cut_pair, measured_or_next
+from stylize.train.frame_pair import FramePair, MeasuredPair, Window, cut_pair, measured_or_next
 from stylize.train.pictures import read_picture
 
 __all__ = ["SintelPairs", "read_flo"]
@@ -59,15 +59,15 @@ class SintelPairs:
 
     Args:
         folder: the data set, or its `training` folder.
-        crop_px: side of the frames given out.
+        window: how the frames are cut.
 
     Raises:
         ValueError: a part of the tree is missing; the message names it.
     """
 
-    def __init__(self, folder: Path, *, crop_px: int) -> None:
+    def __init__(self, folder: Path, *, window: Window) -> None:
         self._root = self._training(folder)
-        self._crop_px = crop_px
+        self._window = window
         for kind in ("flow", "occlusions"):
             if not (self._root / kind).is_dir():
                 raise ValueError(
@@ -119,7 +119,7 @@ class SintelPairs:
     def pair(self, rng: np.random.Generator) -> FramePair:
         """A window of a random pair; a damaged one is replaced by the next."""
         index = int(rng.integers(len(self._entries)))
-        return cut_pair(rng, measured_or_next(self._entries, index, self._measured), self._crop_px)
+        return cut_pair(rng, measured_or_next(self._entries, index, self._measured), self._window)
 
     @staticmethod
     def _measured(entry: _Entry) -> MeasuredPair:

@@ -50,6 +50,7 @@ class StillPairs:
     Args:
         pictures: what is shown.
         crop_px: side of the frames.
+        content_size_px: short side the pictures are scaled to; None for many sizes.
         motion: how far things move between two frames.
         degradation: what noise and codecs do to them.
     """
@@ -59,11 +60,13 @@ class StillPairs:
         pictures: PictureFolder | SceneCollection,
         *,
         crop_px: int,
+        content_size_px: int | None = None,
         motion: MotionRange | None = None,
         degradation: Degradation | None = None,
     ) -> None:
         self._pictures = pictures
         self._crop_px = crop_px
+        self._content_size_px = content_size_px
         self._motion = motion or MotionRange()
         self._degradation = degradation or Degradation()
         self._grid = pixel_grid(crop_px, crop_px)
@@ -95,12 +98,14 @@ class StillPairs:
         # from enlarged 2.5 times to shrunk by half, as far as they fill the crop.
         fit = min(height, width) / self._crop_px
         zoom = min(float(rng.uniform(0.4, 2.0)), max(fit, 0.4))
+        if self._content_size_px is not None:
+            zoom = min(height, width) / self._content_size_px
         half = np.array([self._crop_px, self._crop_px]) * zoom / 2
         size = np.array([width, height])
         centre = rng.uniform(np.minimum(half, size / 2), np.maximum(size - half, size / 2))
         mirror = float(rng.choice([-1.0, 1.0]))
         texture = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-        if zoom >= 2 / 1.2:  # beyond that, bilinear sampling would skip pixels and alias
+        while zoom >= 2 / 1.2:  # beyond that, bilinear sampling would skip pixels and alias
             texture, zoom, centre = F.avg_pool2d(texture, 2), zoom / 2, (centre - 0.5) / 2
         transform = _affine(zoom, rng.uniform(-0.1, 0.1), centre - self._middle, self._middle, mirror=mirror)
         return texture, transform

@@ -6,7 +6,6 @@ Shapes: N pictures, C channels, H height, W width.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from stylize.train.loss_network import (
     usable_layers,
 )
 from stylize.train.losses import content_loss, gram_matrix, image_pyramid, style_loss
-from stylize.train.pictures import read_picture
+from stylize.train.pictures import scaled_picture
 
 __all__ = ["StyleTarget", "loss_weights"]
 
@@ -39,11 +38,14 @@ class StyleTarget:
             ValueError: unreadable picture or weights, or a layer that the weights do not reach.
         """
         weights = loss_weights(config)
+        if config.preset != "balanced":
+            _check_layers(config, weights)
         style_layers = usable_layers(weights, config.style_layers)
         # VGG-16 has no relu3_4 and cut weights may end before it: the next shallower layer does as well.
         shallower = [layer for layer in reversed(available_layers(weights)) if layer < config.content_layer]
         content_candidates = [config.content_layer, *shallower]
         self._content_layer = usable_layers(weights, content_candidates)[0]
+        self._form = config.loss_form
         loss_network = LossNetwork(weights, {*style_layers, self._content_layer})
         self._network = loss_network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = dtype
@@ -58,7 +60,7 @@ class StyleTarget:
     def _style_grams(
         self, path: Path, short_side_px: int, layers: Sequence[str], device: torch.device
     ) -> list[dict[str, Tensor]]:
-        picture_13HW = _style_picture(path, short_side_px).to(device)
+        picture_13HW = scaled_picture(path, short_side_px).to(device)
         return [{layer: gram_matrix(features[layer]) for layer in layers} for features in self._features(picture_13HW)]
 
     def _features(self, pictures_NCHW: Tensor) -> Iterator[dict[str, Tensor]]:
@@ -66,7 +68,9 @@ class StyleTarget:
             yield self._network(level.to(self._dtype, memory_format=torch.channels_last))
 
     def losses(self, stylized_N3HW: Tensor, source_N3HW: Tensor | None, mix_NS: Tensor) -> dict[str, Tensor]:
-        """Relative Gram error, `style`, averaged over layers and scales, and relative content error, `content`.
+        """Gram error, `style`, averaged over layers and scales, and content error, `content`.
+
+        In the forms of other projects the layers' Gram errors add up.
 
         Args:
             stylized_N3HW: RGB in [0, 1].
@@ -77,9 +81,12 @@ class StyleTarget:
         style = []
         for features, grams in zip(self._features(stylized_N3HW), self._grams, strict=True):
             if source_N3HW is not None and not terms:  # at the first scale
-                terms["content"] = content_loss(features[self._content_layer], self._content(source_N3HW))
-            style += [style_loss(features[layer], grams_SCC, mix_NS) for layer, grams_SCC in grams.items()]
-        return terms | {"style": torch.stack(style).mean()}
+                terms["content"] = content_loss(
+                    features[self._content_layer], self._content(source_N3HW), form=self._form
+                )
+            style += [style_loss(features[layer], gram, mix_NS, form=self._form) for layer, gram in grams.items()]
+        errors = torch.stack(style)
+        return terms | {"style": errors.mean() if self._form == "relative" else errors.sum() / self._num_scales}
 
     @torch.no_grad()
     def _content(self, source_N3HW: Tensor) -> Tensor:
@@ -94,14 +101,21 @@ def loss_weights(config: TrainConfig) -> dict[str, Tensor]:
     Raises:
         ValueError: unreadable, or not to be had.
     """
-    return loss_weights_from_hub() if config.loss_weights is None else loss_weights_from_file(config.loss_weights)
+    if config.loss_weights is None:
+        return loss_weights_from_hub(config.loss_network)
+    return loss_weights_from_file(config.loss_weights)
 
 
-def _style_picture(path: Path, short_side_px: int) -> Tensor:
-    """(1, 3, H, W) RGB in [0, 1] with the short side scaled."""
-    picture = read_picture(path)
-    height, width = picture.shape[:2]
-    scale = short_side_px / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    return torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255
+def _check_layers(config: TrainConfig, weights: dict[str, Tensor]) -> None:
+    """A preset stands for its layers: none is left out in silence.
+
+    Raises:
+        ValueError: the weights end before one of them.
+    """
+    available = available_layers(weights)
+    missing = sorted({*config.style_layers, config.content_layer} - set(available))
+    if missing:
+        raise ValueError(
+            f"preset {config.preset} compares {', '.join(missing)}, but the loss weights end at {available[-1]}: "
+            "give complete VGG weights with --loss-weights, or other layers with --style-layers and --content-layer"
+        )
