@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from stylize.train.config import LossForm
 from stylize.train.losses import (
     content_loss,
     feature_temporal_loss,
+    frame_difference_loss,
     gram_matrix,
     image_pyramid,
     output_temporal_loss,
@@ -54,7 +56,7 @@ def test_output_temporal_loss_lets_a_change_of_light_pass() -> None:
     brighter = output_temporal_loss(output + 0.1, output, frame + 0.1, frame, visible)
     assert brighter.item() == pytest.approx(0, abs=1e-20)
     flicker = output_temporal_loss(output + 0.1, output, frame, frame, visible)
-    assert flicker.item() == pytest.approx(0.01)
+    assert flicker.item() == pytest.approx(0.1**2 / 0.05**2)
 
 
 def test_output_temporal_loss_weighs_channels_by_luminance() -> None:
@@ -63,7 +65,8 @@ def test_output_temporal_loss_weighs_channels_by_luminance() -> None:
     greener[:, 1] = 1.0
     visible = torch.ones(1, 1, 2, 2, dtype=torch.double)
     # A still output under a change of Y by 0.7152 misses it in all three channels.
-    assert output_temporal_loss(frame, frame, greener, frame, visible).item() == pytest.approx(0.7152**2)
+    error = output_temporal_loss(frame, frame, greener, frame, visible).item()
+    assert error == pytest.approx(0.7152**2 / 0.05**2)
 
 
 def test_masked_pixels_cost_nothing() -> None:
@@ -77,6 +80,60 @@ def test_feature_temporal_loss_cannot_be_lowered_by_shrinking() -> None:
     a, b = _random(1, 5, 4, 4), _random(1, 5, 4, 4, seed=1)
     visible = torch.ones(1, 1, 4, 4, dtype=torch.double)
     torch.testing.assert_close(feature_temporal_loss(a, b, visible), feature_temporal_loss(0.01 * a, 0.01 * b, visible))
+
+
+def test_frame_difference_counts_where_the_source_stays() -> None:
+    frame, output = _random(1, 3, 4, 4), _random(1, 3, 4, 4, seed=1)
+    assert frame_difference_loss(output + 0.05, output, frame, frame).item() == pytest.approx(1.0)
+    changed = frame.clone()
+    changed[..., 2:] += 0.5
+    assert frame_difference_loss(output + 0.05, output, changed, frame).item() == pytest.approx(0.5)
+    # Codec noise of 0.02 counts with exp(-1/2).
+    noisy = frame_difference_loss(output + 0.05, output, frame + 0.02, frame).item()
+    assert noisy == pytest.approx(np.exp(-0.5))
+
+
+def test_summed_form_is_that_of_pytorch_reconet() -> None:
+    """Sums and norms of its train.py and utils.py in NumPy, luminance corrected, for one pair."""
+    a, b, mask = _random(1, 3, 4, 5), _random(1, 3, 4, 5, seed=1), _random(1, 1, 4, 5, seed=2).round()
+    light, before = _random(1, 3, 4, 5, seed=3), _random(1, 3, 4, 5, seed=4)
+    x, y, m = (tensor.numpy()[0] for tensor in (a, b, mask))
+    gram, other = (np.einsum("chw,dhw->cd", z, z) / z.size for z in (x, y))
+    assert style_loss(a, gram_matrix(b), form="summed").item() == pytest.approx(((gram - other) ** 2).sum())
+    assert content_loss(a, b, form="summed").item() == pytest.approx(((x - y) ** 2).sum() / x.size)
+    wide = 2 * x - 1  # its network works in [-1, 1]
+    variation = np.abs(np.diff(wide, axis=2)).sum() + np.abs(np.diff(wide, axis=1)).sum()
+    assert total_variation_loss(a, form="summed").item() == pytest.approx(variation)
+    change = 2 * (light - before).numpy()[0]
+    luminance = 0.2126 * change[0] + 0.7152 * change[1] + 0.0722 * change[2]
+    temporal = ((m * (2 * (x - y) - luminance)) ** 2).sum() / 20
+    assert output_temporal_loss(a, b, light, before, mask, form="summed").item() == pytest.approx(temporal)
+    features = ((m * (x - y)) ** 2).sum() / x.size
+    assert feature_temporal_loss(a, b, mask, form="summed").item() == pytest.approx(features)
+
+
+def test_mean_form_is_that_of_fast_neural_style() -> None:
+    """`mse_loss` of features, and of Gram matrices over C H W."""
+    a, b = _random(1, 3, 4, 5), _random(1, 3, 4, 5, seed=1)
+    x, y = a.numpy()[0], b.numpy()[0]
+    gram, other = (np.einsum("chw,dhw->cd", z, z) / z.size for z in (x, y))
+    assert style_loss(a, gram_matrix(b), form="mean").item() == pytest.approx(((gram - other) ** 2).mean())
+    assert content_loss(a, b, form="mean").item() == pytest.approx(((x - y) ** 2).mean())
+
+
+@pytest.mark.parametrize("form", ["relative", "summed", "mean"])
+def test_a_batch_weighs_as_much_as_one_picture(form: LossForm) -> None:
+    a, b = _random(1, 3, 4, 5), _random(1, 3, 4, 5, seed=1)
+    mask = torch.ones(1, 1, 4, 5, dtype=torch.double)
+    for loss in (
+        lambda x, y, m: content_loss(x, y, form=form),
+        lambda x, y, m: style_loss(x, gram_matrix(y[:1]), form=form),
+        lambda x, y, m: total_variation_loss(x, form=form),
+        lambda x, y, m: output_temporal_loss(x, y, y, x, m, form=form),
+        lambda x, y, m: feature_temporal_loss(x, y, m, form=form),
+    ):
+        twice = loss(a.repeat(2, 1, 1, 1), b.repeat(2, 1, 1, 1), mask.repeat(2, 1, 1, 1))
+        torch.testing.assert_close(twice, loss(a, b, mask))
 
 
 def test_pyramid_halves() -> None:

@@ -63,7 +63,7 @@ def optimize_picture(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     target = StyleTarget(config, place, torch.float32)  # the line search needs exact gradients
     source = _content_picture(content, config).to(place)
-    picture = source.clone().requires_grad_(True)
+    picture = source.clone(memory_format=torch.contiguous_format).requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [picture], max_iter=_SEGMENT, history_size=_HISTORY, tolerance_grad=0, tolerance_change=0,
         line_search_fn="strong_wolfe",
