@@ -25,7 +25,7 @@ from stylize.export.onnx_from_network import seal_contract
 from stylize.runtime.artifact import open_artifact
 from stylize.runtime.partial_file import PartialFile
 from stylize.train.data import FramePairs, open_data
-from stylize.train.frame_pair import FramePair
+from stylize.train.frame_pair import FramePair, Window
 from stylize.train.motion import warp_backward
 
 __all__ = ["INT8_FLOOR", "Int8Floor", "Int8Model", "quantize", "quantize_file"]
@@ -88,7 +88,9 @@ def quantize_file(source: Path, target: Path, *, calibration: Path) -> Int8Model
     if contract.style_names or contract.takes_noise or contract.makes_textures:
         raise ValueError(f"{source}: int8 is for models of one style that paint frames; this one has other inputs")
     pairs = FramePairs(
-        open_data([str(calibration)], crop_px=_CROP_PX), num_pairs=_NUM_CALIBRATION_PAIRS + _NUM_TRIAL_PAIRS, seed=0
+        open_data([str(calibration)], Window(crop_px=_CROP_PX)),
+        num_pairs=_NUM_CALIBRATION_PAIRS + _NUM_TRIAL_PAIRS,
+        seed=0,
     )
     frames = [pairs[number] for number in range(len(pairs))]
     model = onnx.load(source)

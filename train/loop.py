@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,8 +189,10 @@ def _step(
     for number in range(config.accumulate):
         pairs = FramePair(*(x.to(group.device, non_blocking=True) for x in next(passes)))
         is_last = number + 1 == config.accumulate  # it alone exchanges gradients
-        is_shared = isinstance(losses_of, DistributedDataParallel)
-        with losses_of.no_sync() if is_shared and not is_last else nullcontext():
+        alone: AbstractContextManager[object] = nullcontext()
+        if isinstance(losses_of, DistributedDataParallel) and not is_last:
+            alone = losses_of.no_sync()
+        with alone:
             first_pair = (group.rank * config.accumulate + number) * len(pairs.flow)
             terms: dict[str, Tensor] = losses_of(pairs, state.step, first_pair)
             total = torch.stack(list(terms.values())).sum() / config.accumulate
