@@ -17,7 +17,7 @@ from stylize.export.quantize import Int8Floor, quantize, quantize_file
 from stylize.runtime import Backend, Stylizer, open_artifact
 from stylize.runtime.artifact import builtin_styles
 from stylize.train.data import FramePairs, open_data
-from stylize.train.frame_pair import FramePair
+from stylize.train.frame_pair import FramePair, Window
 from stylize.train.loop import train
 
 
@@ -30,7 +30,7 @@ def float_model() -> onnx.ModelProto:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[FramePair]:
     folder = tmp_path_factory.mktemp("photos")
     write_picture(folder / "a.png")
-    drawn = FramePairs(open_data([str(folder)], crop_px=64), num_pairs=6, seed=0)
+    drawn = FramePairs(open_data([str(folder)], Window(crop_px=64)), num_pairs=6, seed=0)
     return [drawn[number] for number in range(6)]
 
 

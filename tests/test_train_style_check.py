@@ -36,7 +36,7 @@ def test_noise_is_named_where_it_drowns_the_strokes(painting: np.ndarray) -> Non
 
 def test_flat_and_smooth_pictures_have_little_texture() -> None:
     flat = np.full((400, 500, 3), (180, 120, 60), np.uint8)
-    flat[:200] = (60, 140, 200)
+    flat[:208] = (60, 140, 200)
     assert "has little texture: 100% of it is flat" in style_warnings(flat)[0]
     slope = np.linspace(0, 255, 512)[None, :, None] * np.ones((384, 1, 3))
     assert "has little texture" in style_warnings(slope.astype(np.uint8))[0]
