@@ -303,6 +303,35 @@ class UpsampleConv(nn.Module):
         weight, bias = self._phase_kernels()
         return PhaseConv(weight.contiguous(), bias)
 
+    @torch.no_grad()
+    def load_folded(self, weight: Tensor, bias: Tensor) -> None:
+        """Take over the kernel and bias that `folded` made phase kernels of.
+
+        Args:
+            weight: (4 out, in, 2, 2) or (4 out, in, 3, 3), as in `PhaseConv`.
+            bias: (4 out,).
+
+        Raises:
+            ValueError: the shapes are another layer's, or no kernel of this size has these phases.
+        """
+        out_channels, in_channels, size, _ = self.weight.shape
+        if weight.shape != self._phase_kernels()[0].shape or bias.shape != (4 * out_channels,):
+            raise ValueError(f"phase kernels {tuple(weight.shape)} do not belong to {tuple(self.weight.shape)}")
+        phases = self.phases.double()
+        taps = torch.einsum("apy,bqx->abpqyx", phases, phases).flatten(4).flatten(0, 3)  # (phases and taps, k k)
+        if size == 3:
+            kernels = weight.unflatten(0, (4, out_channels)).permute(0, 3, 4, 1, 2)
+            own_bias = bias[:out_channels]
+        else:
+            kernels = weight.unflatten(0, (out_channels, 4)).permute(1, 3, 4, 0, 2)
+            own_bias = bias[::4]
+        wanted = kernels.double().flatten(3).flatten(0, 2)  # (phases and taps, out in)
+        solution = torch.linalg.lstsq(taps, wanted).solution
+        if (taps @ solution - wanted).abs().max() > 1e-3 * wanted.abs().max():  # half precision leaves 5e-4
+            raise ValueError(f"no {size}x{size} kernel has these phase kernels")
+        self.weight.copy_(solution.reshape(size, size, out_channels, in_channels).permute(2, 3, 0, 1))
+        self.bias.copy_(own_bias)
+
 
 class HalfSizeBlock(nn.Module):
     """Residual blocks with twice the channels at half the size, added to the input.

@@ -1,0 +1,53 @@
+"""The way back: a checkpoint from an exported model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.networks import write_convolutions
+from helpers.training import tiny_config
+from stylize.export.checkpoint_from_onnx import checkpoint_from_onnx, restore_checkpoint
+from stylize.export.onnx_from_checkpoint import export_checkpoint
+from stylize.runtime import open_artifact
+from stylize.runtime.errors import ArtifactError
+from stylize.train.checkpoint import Checkpoint, load_checkpoint
+from stylize.train.loop import train
+
+
+def _train(folder: Path, **changes: object) -> Checkpoint:
+    config = tiny_config(folder, steps=1, **changes)
+    return train(config, folder / "a.pth", resume=False, on_step=lambda _: None, device="cpu")
+
+
+@pytest.mark.parametrize("network", ["fast", "fastest", "reconet"])
+def test_exported_weights_come_back(tmp_path: Path, network: str) -> None:
+    trained = _train(tmp_path, network=network)
+    export_checkpoint(tmp_path / "a.pth", tmp_path / "a.onnx")
+    restored = checkpoint_from_onnx(open_artifact(tmp_path / "a.onnx"))
+    assert (restored.network, restored.options) == (trained.network, trained.options)
+    assert restored.style_sha256 == trained.style_sha256
+    assert restored.weights.keys() == trained.weights.keys()
+    for name, weight in trained.weights.items():  # least squares in float64, stored in float32
+        torch.testing.assert_close(restored.weights[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+def test_rejects_half_precision(tmp_path: Path) -> None:
+    _train(tmp_path)
+    export_checkpoint(tmp_path / "a.pth", tmp_path / "a.onnx", precision="fp16")
+    with pytest.raises(ArtifactError, match=r"fast\(width=32\) in fp16 without 'encoder.*float32 models"):
+        checkpoint_from_onnx(open_artifact(tmp_path / "a.onnx"))
+
+
+def test_training_goes_on_from_a_builtin_style(tmp_path: Path) -> None:
+    restore_checkpoint(open_artifact("starry-night"), tmp_path / "starry.pth")
+    config = tiny_config(tmp_path, steps=1, width=48, start_from=tmp_path / "starry.pth", learning_rate=1e-8)
+    after = train(config, tmp_path / "b.pth", resume=False, on_step=lambda _: None, device="cpu")
+    for name, weight in load_checkpoint(tmp_path / "starry.pth").weights.items():
+        torch.testing.assert_close(after.weights[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+def test_rejects_a_foreign_model(tmp_path: Path) -> None:
+    write_convolutions(tmp_path / "foreign.onnx")
+    with pytest.raises(ArtifactError, match=r"foreign\.onnx.*'convolutions'.*only of what stylize-export wrote"):
+        checkpoint_from_onnx(open_artifact(tmp_path / "foreign.onnx"))
