@@ -13,7 +13,8 @@ from stylize.runtime.artifact import Artifact
 from stylize.runtime.errors import ArtifactError
 from stylize.train.blocks import UpsampleConv
 from stylize.train.checkpoint import Checkpoint, save_checkpoint
-from stylize.train.networks import StyleNetwork, build_network
+from stylize.train.networks import build_network
+from stylize.train.style_network import StyleNetwork
 
 __all__ = ["checkpoint_from_onnx", "restore_checkpoint"]
 

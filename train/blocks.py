@@ -320,10 +320,10 @@ class UpsampleConv(nn.Module):
         phases = self.phases.double()
         taps = torch.einsum("apy,bqx->abpqyx", phases, phases).flatten(4).flatten(0, 3)  # (phases and taps, k k)
         if size == 3:
-            kernels = weight.unflatten(0, (4, out_channels)).permute(0, 3, 4, 1, 2)
+            kernels = weight.reshape(4, out_channels, in_channels, 2, 2).permute(0, 3, 4, 1, 2)
             own_bias = bias[:out_channels]
         else:
-            kernels = weight.unflatten(0, (out_channels, 4)).permute(1, 3, 4, 0, 2)
+            kernels = weight.reshape(out_channels, 4, in_channels, 3, 3).permute(1, 3, 4, 0, 2)
             own_bias = bias[::4]
         wanted = kernels.double().flatten(3).flatten(0, 2)  # (phases and taps, out in)
         solution = torch.linalg.lstsq(taps, wanted).solution
