@@ -130,6 +130,13 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
             default=0.0,
             help="And back at the end.",
         ),
+        click.Option(
+            ["--steady"],
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            help="How strongly strokes are held in place from frame to frame; 0.9 suits most.",
+        ),
     ),
     "Selection": (
         click.Option(["--start", "start_seconds"], type=TIME, default="0", help="Begin there: seconds or hh:mm:ss."),

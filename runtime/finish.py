@@ -1,5 +1,6 @@
 """The artist's controls: how much of the style is seen where and when, applied as the result is stored."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import BackendError, OptionError
 from stylize.runtime.frame import WHITE, Frame, TimedPicture
 from stylize.runtime.picture_filter import build_graph
+from stylize.runtime.steady import Steadier
 
 __all__ = ["Finish", "FinishOptions", "Mask"]
 
@@ -40,8 +42,12 @@ class FinishOptions:
     """The style comes up from nothing over this time from the first frame on."""
     fade_out_seconds: float = 0.0
     """The style goes down to nothing over this time up to the end of the last frame."""
+    steady: float = 0.0
+    """How strongly strokes are held in place from frame to frame, in [0, 1]; 0 leaves them as the network paints."""
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.steady <= 1.0:
+            raise OptionError(f"steady {self.steady} is outside 0..1")
         for name in ("mask_feather_px", "fade_in_seconds", "fade_out_seconds"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise OptionError(f"{name} {getattr(self, name)} must be 0 or more")
@@ -50,9 +56,10 @@ class FinishOptions:
 
 
 class Finish:
-    """Blends stylized pictures into their sources, by frame time and place.
+    """Blends stylized pictures into their sources, by frame time and place, steadied on request.
 
-    A context manager when there is a mask, which is a file; for one thread, frames in order.
+    A context manager when there is a mask, which is a file; frames in order. One thread may call `weight` and
+    `store`, another one `settle`.
     """
 
     def __init__(
@@ -74,12 +81,18 @@ class Finish:
         Raises:
             OptionError: strength outside [0, 1], or a fade-out of a video whose length is unknown.
             InputMediaError: the mask cannot be read.
+            BackendUnavailableError: what steadies is not installed.
         """
         if not 0.0 <= strength <= 1.0:
             raise OptionError(f"strength {strength} is outside 0..1")
         self.notes: list[str] = []
         """What was changed about the mask, one sentence each."""
+        self.cut_seconds: list[float] = []
+        """Where new scenes begin, in seconds from the first frame; found only while steadying."""
         self._options = options or FinishOptions()
+        self._steadier = Steadier(self._options.steady) if self._options.steady else None
+        self._unsettled: deque[_Unsettled] = deque()
+        self._spare_CHW: deque[NDArray[np.float32]] = deque()
         self._strength = strength
         self._luma_weights = info.color.luma_weights if info is not None else LUMA_WEIGHTS_BT709
         self._duration_seconds = info.duration_seconds if info is not None else None
@@ -119,8 +132,13 @@ class Finish:
             return strength, None
         return strength, self._mask.at(self._seconds(picture) + self._mask_offset_seconds)
 
+    @property
+    def settles(self) -> bool:
+        """Whether every frame must pass `settle` after it was stylized or left alone."""
+        return self._steadier is not None
+
     def store(self, result_CHW: NDArray[np.float32], frame: Frame, *, weight: Weight) -> None:
-        """Write a stylized picture over its source, in one pass over the planes.
+        """Write a stylized picture over its source, in one pass over the planes; with `settles`, note it for `settle`.
 
         Args:
             result_CHW: (3, H, W) RGB, `WHITE` is white, values outside are clipped; spoiled.
@@ -131,6 +149,35 @@ class Finish:
             BackendError: `result_CHW` holds values that are not numbers.
         """
         np.clip(result_CHW, 0, WHITE, out=result_CHW)
+        if self._steadier is None:
+            self._write(result_CHW, frame, weight)
+            return
+        kept_CHW = self._spare_CHW.pop() if self._spare_CHW else np.empty_like(result_CHW)
+        if kept_CHW.shape != result_CHW.shape:
+            kept_CHW = np.empty_like(result_CHW)
+        np.copyto(kept_CHW, result_CHW)
+        self._unsettled.append(_Unsettled(frame, kept_CHW, weight))
+
+    def settle(self, frame: Frame) -> None:
+        """Steady what was stored for `frame` and write it over the source; frames in order, those left alone too.
+
+        Raises:
+            BackendError: as `store`.
+        """
+        if self._steadier is None:
+            return
+        seconds = self._seconds(frame)
+        if not self._unsettled or self._unsettled[0].frame is not frame:
+            self._steadier.reset()  # shown without style: what was before it has nothing to hold on to
+            return
+        unsettled = self._unsettled.popleft()
+        if self._steadier.push(frame.planes, unsettled.result_CHW):
+            self.cut_seconds.append(round(float(seconds), 3))
+        self._write(unsettled.result_CHW, frame, unsettled.weight)
+        self._spare_CHW.append(unsettled.result_CHW)
+
+    def _write(self, result_CHW: NDArray[np.float32], frame: Frame, weight: Weight) -> None:
+        """Blend the picture, which is spoiled, with the source it replaces."""
         planes = frame.planes
         if self._options.keep_colors:
             # Equal steps in R, G and B change luma and leave both colour differences as they are.
@@ -181,6 +228,15 @@ class Finish:
         if self._options.fade_out_seconds and self._duration_seconds is not None:
             fade = min(fade, (self._duration_seconds - seconds) / self._options.fade_out_seconds)
         return max(fade, 0.0)
+
+
+@dataclass(frozen=True)
+class _Unsettled:
+    """A stylized picture on its way from `store` to `settle`."""
+
+    frame: Frame
+    result_CHW: NDArray[np.float32]
+    weight: Weight
 
 
 class Mask:

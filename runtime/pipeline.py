@@ -1,4 +1,4 @@
-"""Decoding, network and encoding at the same time, in three threads with bounded queues between them."""
+"""Decoding, network and encoding at the same time, in a thread each with bounded queues between them."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from stylize.runtime.frame import TimedPicture
+from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.selection import Item
 
 __all__ = ["Channel", "StageSeconds", "run_pipeline"]
@@ -27,6 +27,7 @@ class StageSeconds:
 
     decode: float = 0.0
     network: float = 0.0
+    settle: float = 0.0
     encode: float = 0.0
 
 
@@ -85,12 +86,13 @@ def run_pipeline(
     *,
     network: Callable[[TimedPicture], Complete | None],
     sink: Callable[[Item], None],
+    settle: Callable[[Frame], None] | None = None,
     num_in_flight: int = 1,
     on_frame: Callable[[int], None] = lambda _: None,
 ) -> StageSeconds:
-    """Pass every item of `source` to `sink` in order, frames by way of `network`.
+    """Pass every item of `source` to `sink` in order, frames by way of `network`, then `settle`.
 
-    Each of the three runs in a thread of its own; memory does not grow with the number of items. The
+    Each of them runs in a thread of its own; memory does not grow with the number of items. The
     first error of any of them stops all and is raised here. Ctrl-C ends `source` early, lets `sink`
     have what the network finished, and is raised here too; both leave no thread behind.
 
@@ -98,11 +100,12 @@ def run_pipeline(
         source: frames and packets, from the decode thread.
         network: changes a frame in place, in the network thread, or begins to and returns what completes it.
         sink: takes frames and packets, in the encode thread.
+        settle: changes a frame once more, in order, in the settle thread; None for no such thread.
         num_in_flight: how many frames the network may have begun before the first is completed.
         on_frame: called by the encode thread with the number of frames done.
     """
-    pipeline = _Pipeline(source, network, sink, num_in_flight, on_frame)
-    stages = (pipeline.decode, pipeline.stylize, pipeline.encode)
+    pipeline = _Pipeline(source, network, settle, sink, num_in_flight, on_frame)
+    stages = (pipeline.decode, pipeline.stylize, *([pipeline.settle] if settle else []), pipeline.encode)
     threads = [threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__) for stage in stages]
     for thread in threads:
         thread.start()
@@ -120,19 +123,22 @@ def run_pipeline(
 
 
 class _Pipeline:
-    """The three stages and what they share."""
+    """The stages and what they share."""
 
     def __init__(
         self,
         source: Iterable[Item],
         network: Callable[[TimedPicture], Complete | None],
+        settle: Callable[[Frame], None] | None,
         sink: Callable[[Item], None],
         num_in_flight: int,
         on_frame: Callable[[int], None],
     ) -> None:
-        self._source, self._network, self._sink, self._on_frame = source, network, sink, on_frame
+        self._source, self._network, self._settle, self._sink = source, network, settle, sink
+        self._on_frame = on_frame
         self._num_in_flight = num_in_flight
         self.decoded, self.stylized = Channel(_PACKET_BYTES), Channel(_PACKET_BYTES)
+        self.settled = Channel(_PACKET_BYTES) if settle else self.stylized
         self.seconds = StageSeconds()
         self.error: BaseException | None = None
 
@@ -144,6 +150,7 @@ class _Pipeline:
             self.error = self.error or error
             self.decoded.abort()
             self.stylized.abort()
+            self.settled.abort()
 
     def decode(self) -> None:
         items = iter(self._source)
@@ -155,7 +162,7 @@ class _Pipeline:
                 break
             if isinstance(item, TimedPicture):
                 room = _PACKET_BYTES + _FRAMES_PER_CHANNEL * item.size_bytes
-                self.decoded.max_bytes = self.stylized.max_bytes = room
+                self.decoded.max_bytes = self.stylized.max_bytes = self.settled.max_bytes = room
             if not self.decoded.put(item):
                 return
         self.decoded.close()
@@ -197,9 +204,20 @@ class _Pipeline:
             self.seconds.network += time.perf_counter() - started
         return self.stylized.put(item)
 
+    def settle(self) -> None:
+        assert self._settle is not None, "this stage runs only when there is something to do"
+        for item in self.stylized:
+            if isinstance(item, Frame):
+                started = time.perf_counter()
+                self._settle(item)
+                self.seconds.settle += time.perf_counter() - started
+            if not self.settled.put(item):
+                return
+        self.settled.close()
+
     def encode(self) -> None:
         num_frames = 0
-        for item in self.stylized:
+        for item in self.settled:
             started = time.perf_counter()
             self._sink(item)
             self.seconds.encode += time.perf_counter() - started

@@ -22,8 +22,10 @@ class RunReport:
     """Pixels of the output."""
     wall_seconds: float
     decode_seconds: float
-    """Time the decode stage worked; the three stages overlap."""
+    """Time the decode stage worked; the stages overlap."""
     network_seconds: float
+    settle_seconds: float
+    """Time spent on steadying frames."""
     encode_seconds: float
     decoder: str
     backend: str
@@ -31,6 +33,10 @@ class RunReport:
     color: str
     """Matrix and range, for example `BT.709 limited`."""
     strength: float
+    steady: float = 0.0
+    """How strongly strokes were held in place, 0 for not."""
+    scene_cut_seconds: tuple[float, ...] = ()
+    """Where steadying began anew, from the first frame; cuts are looked for only while steadying."""
     notes: tuple[str, ...] = ()
     """What was guessed, changed or left out, one sentence each."""
     problems: tuple[str, ...] = ()

@@ -237,7 +237,7 @@ def _leaves_the_picture(flow_px: Picture) -> NDArray[np.bool_]:
 
 def _moving_window(flow_px: Picture) -> tuple[slice, slice] | None:
     """Rows and columns around all that moves, with the pixel beside it that interpolation draws in."""
-    is_moving = flow_px.any(axis=-1)
+    is_moving: NDArray[np.bool_] = np.any(flow_px, axis=-1)
     sides = []
     for axis in (1, 0):
         places = np.flatnonzero(is_moving.any(axis=axis))

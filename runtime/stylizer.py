@@ -212,6 +212,7 @@ def stylize_video(
                 decoder,
                 network=partial(model.begin, finish=finisher),
                 sink=sink,
+                settle=finisher.settle if finisher.settles else None,
                 num_in_flight=model.num_in_flight,
                 on_frame=lambda done: on_progress(done, total),
             )
@@ -221,7 +222,7 @@ def stylize_video(
         if isinstance(output, PictureSequence):
             result = _render_pictures(render, decoder, output)
         elif target.suffix.lower() in STILL_SUFFIXES and isinstance(output, PartialFile):
-            result = _render_still(partial(model.stylize, finish=finisher), decoder, output)
+            result = _render_still(model, finisher, decoder, output)
         else:
             result = _render_video(render, decoder, output, encode or EncodeOptions())
         if not isinstance(output, PictureSequence):
@@ -238,12 +239,15 @@ def stylize_video(
         wall_seconds=time.perf_counter() - started,
         decode_seconds=result.seconds.decode,
         network_seconds=result.seconds.network,
+        settle_seconds=result.seconds.settle,
         encode_seconds=result.seconds.encode,
         decoder=f"{decoder.info.decoder}, {decoder.info.pix_fmt}",
         backend=model.backend,
         encoder=result.encoder,
         color=decoder.info.color.description,
         strength=model.strength,
+        steady=finish.steady if finish is not None else 0.0,
+        scene_cut_seconds=tuple(finisher.cut_seconds),
         notes=(*decoder.notes, *finisher.notes, *result.notes),
         problems=tuple(decoder.problems),
     )
@@ -302,13 +306,14 @@ def _render_pictures(render: _Render, decoder: Decoder, output: PictureSequence)
     return _Result(size, still_description(output.pattern.suffix), seconds, notes)
 
 
-def _render_still(network: Callable[[Frame], None], decoder: Decoder, output: PartialFile) -> _Result:
+def _render_still(model: Stylizer, finisher: Finish, decoder: Decoder, output: PartialFile) -> _Result:
     """Render the one frame of a picture in the calling thread."""
     frames = list(islice((item for item in decoder if isinstance(item, Frame)), 2))
     if len(frames) > 1:
         raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4, or %04d.png")
     started = time.perf_counter()
-    network(frames[0])
+    model.stylize(frames[0], finish=finisher)
+    finisher.settle(frames[0])
     seconds = StageSeconds(network=time.perf_counter() - started)
     write_still(frames[0], output)
     return _Result((frames[0].width, frames[0].height), still_description(output.target.suffix), seconds)
