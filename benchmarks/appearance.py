@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stylize.benchmarks.temporal import Clip, FloatArray, luminance, unit_frame
 
-__all__ = ["StyleStatistics", "content_correlation", "gram_distance", "style_statistics"]
+__all__ = ["StyleStatistics", "content_correlation", "gram_distance", "mean_gradient", "style_statistics"]
 
 _NUM_OCTAVES = 4
 _NUM_DIRECTIONS = 4
@@ -116,6 +116,18 @@ def gram_distance(statistics: StyleStatistics, reference: StyleStatistics) -> fl
         size = max(float(np.linalg.norm(others, axis=(1, 2)).sum()), _FAINTEST_GRAM)
         errors.append(float(np.linalg.norm(grams - others, axis=(1, 2)).sum()) / size)
     return float(np.mean(errors))
+
+
+def mean_gradient(clip: Clip) -> float:
+    """How sharp a clip is: mean length of the gradient of luminance, from one pixel to the next.
+
+    Source: the measure by which blending is seen to blur, as in image fusion ("average gradient").
+    """
+    means = []
+    for frame in clip:
+        light = luminance(unit_frame(frame))
+        means.append(np.hypot(np.diff(light, axis=1)[:-1], np.diff(light, axis=0)[:, :-1]).mean(dtype=np.float64))
+    return float(np.mean(means))
 
 
 def _edges(frame: FloatArray) -> FloatArray:

@@ -80,6 +80,13 @@ _PRECISION = click.Choice([precision.value for precision in ComputePrecision])
 @click.option("--baseline", type=click.Choice(["eager"]), help="Time PyTorch beside it, as scripts run it.")
 @click.option("--checkpoint", "checkpoints", multiple=True, type=_NamedFile(), help="Weights of the baseline.")
 @click.option("--sintel", type=click.Path(file_okay=False, path_type=Path), help="Folder of MPI-Sintel.")
+@click.option(
+    "--steady",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    show_default=True,
+    help="Measure each model steadied too, this strongly; 0 leaves that out.",
+)
 @click.option("--flow-cache", type=click.Path(file_okay=False, path_type=Path), help="Keep optical flow there.")
 @click.option("--json", "json_path", type=_FILE, help="Write the results there.")
 @click.option("--report", "report_path", type=_FILE, help="Write a page with clips, heat maps and charts there.")
@@ -99,6 +106,7 @@ def bench(
     baseline: str | None,
     checkpoints: Sequence[tuple[str, Path]],
     sintel: Path | None,
+    steady: float,
     flow_cache: Path | None,
     json_path: Path | None,
     report_path: Path | None,
@@ -120,6 +128,7 @@ def bench(
         size_px=size_px,
         speed=SpeedOptions(num_rounds=num_rounds, budget_seconds=seconds, num_frames=num_frames),
         sintel=sintel,
+        steady=steady,
         style_pictures=dict(pictures),
         has_baseline=baseline is not None,
         checkpoints=dict(checkpoints),

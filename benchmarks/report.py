@@ -16,7 +16,6 @@ from stylize.benchmarks.clip_file import CLIP_RATE_HZ, write_clip
 from stylize.benchmarks.measure import percentiles_ms
 from stylize.benchmarks.results import Results, SpeedRow, Stage, SteadinessRow
 from stylize.benchmarks.run import Illustration, Outcome
-from stylize.benchmarks.steadiness import ReferenceClip
 from stylize.benchmarks.tables import by_stage
 from stylize.benchmarks.temporal import FloatArray, flicker_map, pair_errors
 from stylize.runtime.encode import EncodeOptions
@@ -66,8 +65,9 @@ class ModelSection:
     Attributes:
         label: of the model.
         steadiness: its figures on the clip.
-        video: H.264 in MP4, base64: source on the left, stylized on the right.
-        picture_size_px: (width, height) of each half.
+        video: H.264 in MP4, base64: source, stylized and, where measured, steadied, from left to right.
+        picture_size_px: (width, height) of each of them.
+        steadied: figures of the steadied clip, None where it was not measured.
         num_frames: of the clip.
         heat: PNG, base64.
         errors: e_stab of every pair of frames.
@@ -82,6 +82,7 @@ class ModelSection:
     steadiness: SteadinessRow
     video: str
     picture_size_px: tuple[int, int]
+    steadied: SteadinessRow | None
     num_frames: int
     heat: str
     errors: Sequence[float]
@@ -162,7 +163,12 @@ def _summary(outcome: Outcome) -> list[tuple[dict[Stage, SpeedRow], SteadinessRo
 
 def _section(illustration: Illustration, heat: FloatArray, heat_limit: float, outcome: Outcome) -> ModelSection:
     reference, label = outcome.reference, illustration.speed.label
-    video, picture_size_px = _side_by_side(reference, illustration.stylized)
+    clips = [reference.frames, illustration.stylized]
+    if illustration.steadied is not None:
+        clips.append(illustration.steadied)
+    video, picture_size_px = _side_by_side(clips)
+    rows = [row for row in outcome.results.steadiness if row.clip == reference.name]
+    plain = next(row for row in rows if row.model == label)
     latencies_ms = illustration.speed.latencies_ms
     bins, latency_range_ms = _histogram(latencies_ms)
     low, high = latency_range_ms
@@ -170,7 +176,9 @@ def _section(illustration: Illustration, heat: FloatArray, heat_limit: float, ou
     lanes, timeline_ms = _timeline(illustration.speed.timeline)
     return ModelSection(
         label=label,
-        steadiness=next(row for row in outcome.results.steadiness if row.model == label and row.clip == reference.name),
+        steadiness=plain,
+        # The row after the plain one is the same model's, steadied, if it is steadied at all.
+        steadied=next((row for row in rows[rows.index(plain) + 1 :][:1] if row.steady), None),
         video=video,
         picture_size_px=picture_size_px,
         num_frames=len(reference.frames),
@@ -187,19 +195,19 @@ def _section(illustration: Illustration, heat: FloatArray, heat_limit: float, ou
     )
 
 
-def _side_by_side(reference: ReferenceClip, stylized: NDArray[np.uint8]) -> tuple[str, tuple[int, int]]:
-    """One video of both clips, so that they cannot get out of step, and the size of each half."""
-    height, width = stylized.shape[1:3]
+def _side_by_side(clips: Sequence[NDArray[np.uint8]]) -> tuple[str, tuple[int, int]]:
+    """One video of all clips, so that they cannot get out of step, and the size of each part."""
+    height, width = clips[0].shape[1:3]
     scale = min(1.0, _LARGEST_PICTURE_PX / width)
     # Even sides: 4:2:0 has no others.
     size_px = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
-    pairs = (
-        np.concatenate([cv2.resize(half, size_px, interpolation=cv2.INTER_AREA) for half in halves], axis=1)
-        for halves in zip(reference.frames, stylized, strict=True)
+    rows = (
+        np.concatenate([cv2.resize(part, size_px, interpolation=cv2.INTER_AREA) for part in parts], axis=1)
+        for parts in zip(*clips, strict=True)
     )
     with tempfile.TemporaryDirectory(prefix="stylize-report-") as folder:
-        path = Path(folder) / "pair.mp4"
-        write_clip(path, pairs, options=EncodeOptions(crf=20))
+        path = Path(folder) / "parts.mp4"
+        write_clip(path, rows, options=EncodeOptions(crf=20))
         return base64.b64encode(path.read_bytes()).decode(), size_px
 
 

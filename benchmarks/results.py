@@ -111,6 +111,9 @@ class SteadinessRow:
         content: correlation of edges with the source.
         style_error: Gram error to the style picture; None when the picture is not known.
         style_change: Gram distance from the source clip: 0 for a model that does nothing.
+        sharpness: mean gradient of luminance, per pixel; None in results from before it was measured.
+        steady: how strongly `stylize-run --steady` held the strokes in place, 0 for not.
+        steady_ms: processor time that takes per frame, on one thread; None where nothing is steadied.
     """
 
     model: str
@@ -126,6 +129,9 @@ class SteadinessRow:
     content: float
     style_error: float | None
     style_change: float
+    sharpness: float | None = None
+    steady: float = 0.0
+    steady_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

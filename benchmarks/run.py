@@ -26,6 +26,7 @@ from stylize.benchmarks.steadiness import (
     source_row,
     steadiness_row,
 )
+from stylize.benchmarks.steadying import steadied_row
 from stylize.runtime.errors import OptionError
 from stylize.runtime.runner import Backend
 from stylize.runtime.stylizer import Stylizer
@@ -49,6 +50,7 @@ class BenchOptions:
         style_pictures: style picture of each model, by name.
         has_baseline: whether to time PyTorch eager with the same weights beside each model.
         checkpoints: checkpoint of each model for the baseline, by name; else its ONNX file is read.
+        steady: how strongly to steady each model for a second row, 0 for none.
         flow_cache: folder that keeps optical flow between runs, None to measure it anew.
         command: the exact command line, for the record.
     """
@@ -60,6 +62,7 @@ class BenchOptions:
     style_pictures: dict[str, Path] = field(default_factory=dict)
     has_baseline: bool = False
     checkpoints: dict[str, Path] = field(default_factory=dict)
+    steady: float = 0.9
     flow_cache: Path | None = None
     command: str = "stylize-bench"
 
@@ -70,10 +73,12 @@ class Illustration:
 
     Attributes:
         stylized: (T, H, W, 3) uint8, what it made of the reference clip.
+        steadied: the same after steadying, None where that was not asked for.
         speed: the samples behind its speed figures.
     """
 
     stylized: NDArray[np.uint8]
+    steadied: NDArray[np.uint8] | None
     speed: ModelSpeed
 
 
@@ -116,14 +121,20 @@ def run_benchmark(
     advance("motion")
     steadiness: list[SteadinessRow] = []
     stylized: list[NDArray[np.uint8]] = []
+    steadied: list[NDArray[np.uint8] | None] = []
     for reference in references:
         steadiness.append(source_row(reference))
         for model in models:
-            output = model.stylizer.run(reference.frames)
-            row = steadiness_row(model.label, model.stylizer.run, reference, output, style=styles.get(model.name))
-            steadiness.append(row)
+            run, style = model.stylizer.run, styles.get(model.name)
+            output, calm = run(reference.frames), None
+            plain = steadiness_row(model.label, run, reference, output, style=style)
+            steadiness.append(plain)
+            if options.steady:
+                row, calm = steadied_row(plain, run, reference, output, style=style, amount=options.steady)
+                steadiness.append(row)
             if reference is references[0]:
                 stylized.append(output)
+                steadied.append(calm)
             advance(f"steadiness: {model.label}")
     results = Results(
         created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -136,7 +147,8 @@ def run_benchmark(
         fidelity=_fidelity(models, stylized, references[0]),
     )
     illustrations = [
-        Illustration(stylized=output, speed=speed) for output, speed in zip(stylized, speeds.by_model, strict=True)
+        Illustration(stylized=output, steadied=calm, speed=speed)
+        for output, calm, speed in zip(stylized, steadied, speeds.by_model, strict=True)
     ]
     return Outcome(results=results, reference=references[0], illustrations=illustrations)
 

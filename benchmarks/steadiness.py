@@ -7,7 +7,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize.benchmarks.appearance import StyleStatistics, content_correlation, gram_distance, style_statistics
+from stylize.benchmarks.appearance import (
+    StyleStatistics,
+    content_correlation,
+    gram_distance,
+    mean_gradient,
+    style_statistics,
+)
 from stylize.benchmarks.clips import Scene
 from stylize.benchmarks.flow import FlowCache, dis_motions, frame_pairs
 from stylize.benchmarks.jitter import Model, jitter_figures, noisy_still
@@ -101,6 +107,7 @@ def source_row(reference: ReferenceClip) -> SteadinessRow:
         content=1.0,
         style_error=None,
         style_change=0.0,
+        sharpness=mean_gradient(reference.frames),
     )
 
 
@@ -134,4 +141,5 @@ def steadiness_row(
         content=content_correlation(output, reference.frames),
         style_error=None if style is None else gram_distance(output_statistics, style),
         style_change=gram_distance(output_statistics, style_statistics(reference.frames[::_STYLE_STRIDE])),
+        sharpness=mean_gradient(output),
     )

@@ -99,7 +99,8 @@ def steadiness_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
     """Warping errors of every model on one clip, the clip itself first."""
     shown = [row for row in rows if row.clip == clip]
     title = f"Steadiness, {clip}, {shown[0].flow} flow: lower is steadier"
-    table = _table(title, ("MODEL", "e_stab", "×SOURCE", "LUMINANCE", "t-9", "tOF px", "CONTENT", "STYLE", "CHANGE"))
+    names = ("MODEL", "e_stab", "×SOURCE", "LUMINANCE", "t-9", "tOF px", "SHARP", "CONTENT", "STYLE", "CHANGE", "ms")
+    table = _table(title, names)
     for row in shown:
         table.add_row(
             row.model,
@@ -108,9 +109,11 @@ def steadiness_table(rows: Sequence[SteadinessRow], clip: str) -> Table:
             _number(row.e_stab_luminance, 4),
             _number(row.e_stab_long, 4),
             _number(row.t_of_px, 2),
+            _number(row.sharpness, 4),
             _number(row.content, 2),
             _number(row.style_error, 3),
             _number(row.style_change, 3),
+            _number(row.steady_ms, 1),
         )
     return table
 

@@ -112,8 +112,8 @@ class Steadier:
             if earlier is None or self._history_CHW.shape != stylized_CHW.shape:
                 self._allocate(stylized_CHW.shape)
             else:
-                flow_px = self._flow_px(guide, earlier)
-                weight, is_cut = self._weight(guide, earlier, flow_px)
+                flow_px, expected_rgb = self._motion(guide, earlier)
+                weight, is_cut = self._weight(guide, expected_rgb, flow_px)
                 if not is_cut:
                     self._blend(stylized_CHW, flow_px, weight)
             np.copyto(self._history_CHW, stylized_CHW)
@@ -126,30 +126,32 @@ class Steadier:
         x_px, y_px = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
         self._grid = x_px, y_px
 
-    def _flow_px(self, guide: "_Guide", earlier: "_Guide") -> Picture:
-        """Where each pixel of the guide was in the earlier one, (h, w, 2), exactly 0 in what stands still."""
-        cv2, size = self._cv2, (_DIFFERENCE_SIDE_PX, _DIFFERENCE_SIDE_PX)
-        if min(guide.luma.shape) < _SEARCH_SIDE_PX:
-            return np.zeros((*guide.luma.shape, 2), np.float32)
-        flow_px: Picture = self._search.calc(guide.luma, earlier.luma, None)
-        moved = guide.difference(earlier.warped(flow_px))
-        standing = guide.difference(earlier.rgb)
-        is_still = cv2.blur(standing, size) <= _MOTION_GAIN * cv2.blur(moved, size) + _MOTION_GAIN_OFFSET
-        flow_px[is_still] = 0
-        return flow_px
+    def _motion(self, guide: "_Guide", earlier: "_Guide") -> tuple[Picture, Picture]:
+        """Where each pixel of the guide was in the earlier one, (h, w, 2), and what it looked like, (h, w, 3).
 
-    def _weight(self, guide: "_Guide", earlier: "_Guide", flow_px: Picture) -> tuple[Picture, bool]:
+        What stands still has a flow of exactly 0.
+        """
+        if min(guide.luma.shape) < _SEARCH_SIDE_PX:
+            return np.zeros((*guide.luma.shape, 2), np.float32), earlier.rgb
+        flow_px: Picture = self._search.calc(guide.luma, earlier.luma, None)
+        expected_rgb = earlier.warped(flow_px)
+        limit = _MOTION_GAIN * guide.difference(expected_rgb) + np.float32(_MOTION_GAIN_OFFSET)
+        moves = (guide.difference(earlier.rgb) > limit).view(np.uint8)
+        flow_px *= moves[..., None]
+        self._cv2.copyTo(earlier.rgb, 1 - moves, expected_rgb)
+        return flow_px, expected_rgb
+
+    def _weight(self, guide: "_Guide", expected_rgb: Picture, flow_px: Picture) -> tuple[Picture, bool]:
         """The product a m of every pixel of the guide, (h, w) in [0, 1], and whether another scene begins."""
         cv2 = self._cv2
-        expected = earlier.warped(flow_px)
-        change = cv2.subtract(guide.rgb, expected)
+        change = cv2.subtract(guide.rgb, expected_rgb)
         # Standard deviations: a change of light alone is no cut.
         remainder, contrast = (float(np.mean(cv2.meanStdDev(picture)[1])) for picture in (change, guide.rgb))
         is_cut = remainder > max(_CUT_DEVIATION, _CUT_RATIO * contrast)
-        difference = cv2.blur(guide.difference(expected), (_DIFFERENCE_SIDE_PX, _DIFFERENCE_SIDE_PX))
+        difference = guide.difference(expected_rgb)
         weights = np.array([LUMA_WEIGHTS_BT709], np.float32)
         light_change = cv2.blur(cv2.transform(change, weights), (_LIGHT_SIDE_PX, _LIGHT_SIDE_PX))
-        light = cv2.blur(cv2.transform(expected, weights), (_LIGHT_SIDE_PX, _LIGHT_SIDE_PX))
+        light = cv2.blur(cv2.transform(expected_rgb, weights), (_LIGHT_SIDE_PX, _LIGHT_SIDE_PX))
         light_change /= light + np.float32(_DARKNESS)
         exponent = np.square(difference * np.float32(1 / _DIFFERENCE))
         exponent += np.square(light_change * np.float32(1 / _LIGHT_CHANGE))
@@ -220,10 +222,11 @@ class _Guide:
         return picture
 
     def difference(self, other_rgb: Picture) -> Picture:
-        """Mean absolute difference of the colours, (h, w)."""
+        """Mean absolute difference of the colours around each pixel, (h, w)."""
         cv2 = self._cv2
-        mean: Picture = cv2.transform(cv2.absdiff(self.rgb, other_rgb), np.full((1, 3), 1 / 3, np.float32))
-        return mean
+        mean = cv2.transform(cv2.absdiff(self.rgb, other_rgb), np.full((1, 3), 1 / 3, np.float32))
+        blurred: Picture = cv2.blur(mean, (_DIFFERENCE_SIDE_PX, _DIFFERENCE_SIDE_PX))
+        return blurred
 
 
 def _leaves_the_picture(flow_px: Picture) -> NDArray[np.bool_]:

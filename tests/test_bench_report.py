@@ -85,16 +85,20 @@ def test_figures_and_the_way_to_repeat_them_are_there(page: Path, outcome: Outco
     assert tags.count("rect") == 3 * NUM_FRAMES + 24
 
 
-def test_the_clip_in_the_page_is_source_beside_stylized(page: Path, outcome: Outcome, tmp_path: Path) -> None:
+def test_the_clip_in_the_page_is_source_beside_stylized_beside_steadied(
+    page: Path, outcome: Outcome, tmp_path: Path
+) -> None:
     match = re.search(r"data:video/mp4;base64,([^\"]+)", page.read_text(encoding="utf-8"))
     assert match is not None
-    (tmp_path / "pair.mp4").write_bytes(base64.b64decode(match[1]))
-    frames = read_frames(tmp_path / "pair.mp4")
+    (tmp_path / "parts.mp4").write_bytes(base64.b64decode(match[1]))
+    frames = read_frames(tmp_path / "parts.mp4")
     assert len(frames) == NUM_FRAMES
-    for frame, source, stylized in zip(
-        frames, outcome.reference.frames, outcome.illustrations[0].stylized, strict=True
+    illustration = outcome.illustrations[0]
+    assert illustration.steadied is not None
+    for frame, *parts in zip(
+        frames, outcome.reference.frames, illustration.stylized, illustration.steadied, strict=True
     ):
-        expected = np.concatenate([source, stylized], axis=1).astype(np.float32)
+        expected = np.concatenate(parts, axis=1).astype(np.float32)
         assert frame.shape == expected.shape
         # H.264 at crf 20: a few code values.
         assert np.abs(frame - expected).mean() < 6
