@@ -30,7 +30,7 @@ from stylize.runtime.device_color import (
     kernel_name,
     kernel_pass,
 )
-from stylize.runtime.errors import BackendError
+from stylize.runtime.errors import BackendError, OptionError
 from stylize.runtime.finish import Finish
 from stylize.runtime.network_pass import padded_size
 from stylize.runtime.surface import OutputPool, OutputSlot, Surface, host_planes, is_on_device
@@ -110,7 +110,10 @@ class DevicePass:
 
         Raises:
             BackendError: the device refused the work; completing raises it too, and for values that are no numbers.
+            OptionError: frames are to be steadied, which is done in host memory.
         """
+        if finish.settles:
+            raise OptionError("--steady works on frames in host memory: choose a backend on the CPU, or --steady 0")
         entry = self._inputs[self._num_begun % NUM_IN_FLIGHT]
         self._num_begun += 1
         strength, mask = finish.strength_and_mask(surface)

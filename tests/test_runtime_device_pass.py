@@ -17,8 +17,8 @@ from stylize.runtime.artifact import open_artifact
 from stylize.runtime.color import Color
 from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass, picture_of
-from stylize.runtime.errors import BackendError
-from stylize.runtime.finish import Finish
+from stylize.runtime.errors import BackendError, OptionError
+from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.pipeline import run_pipeline
 from stylize.runtime.selection import Item
@@ -118,6 +118,14 @@ def test_every_picture_comes_out_once_whole_and_in_order(pix_fmt: str, seed: int
     gc.collect()
     rig.close()
     assert rig.device.allocated_bytes == 0
+
+
+def test_steadying_is_refused_where_it_cannot_be_done(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, seed=0)
+    (surface,) = surfaces(1, "nv12")
+    with pytest.raises(OptionError, match="--steady 0"):
+        rig.device_pass.begin(surface, finish=Finish(FinishOptions(steady=0.9)))
+    rig.close()
 
 
 class DeviceDecoder:
