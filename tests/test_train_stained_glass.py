@@ -1,6 +1,13 @@
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from helpers.training import tiny_config
+from stylize.train.checkpoint import load_checkpoint
+from stylize.train.cli import main
 from stylize.train.stained_glass import draw_stained_glass
 
 
@@ -31,3 +38,14 @@ def test_looks_the_same_at_every_size() -> None:
 def test_rejects_a_tiny_window() -> None:
     with pytest.raises(ValueError, match="size_px=32 must be at least 64"):
         draw_stained_glass(32)
+
+
+def test_trains_without_a_style_picture(tmp_path: Path) -> None:
+    weights = tiny_config(tmp_path).loss_weights
+    arguments = f"--style stained-glass --loss-weights {weights} --style-layers relu1_1 --content-layer relu3_1 "
+    arguments += "--num-scales 1 --crop-px 64 --width 32 --steps 1 --preview-every 0"
+    result = CliRunner().invoke(main, [*arguments.split(), "-o", str(tmp_path / "a.pth")])
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "a.pth").style == "stained-glass"
+    written = cv2.imread(str(tmp_path / "stained-glass.png"))
+    assert written is not None and np.array_equal(written[..., ::-1], draw_stained_glass())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+import cv2
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
@@ -19,9 +20,11 @@ from stylize.train.config import TrainConfig
 from stylize.train.console import losses_text, optimize_with_report, train_with_progress
 from stylize.train.loop import TrainingDivergedError
 from stylize.train.presets import PRESETS
+from stylize.train.stained_glass import draw_stained_glass
 
 __all__ = ["main"]
 
+_DRAWN_STYLE = Path("stained-glass")  # a name in place of a file, as `demo` is for stylize-run
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -119,7 +122,7 @@ def main(
     package.setLevel(logging.INFO)
     package.addHandler(RichHandler(console=console, show_time=False, show_path=False))
     try:
-        config = _config(fields)
+        config = _with_drawn_style(_config(fields), output)
         _check_paths(config, output, resume=resume, overwrite=overwrite)
         if optimize is not None:
             optimize_with_report(optimize, config, output, device=device, against=against)
@@ -149,6 +152,15 @@ def _config(fields: dict[str, Any]) -> TrainConfig:
     }
     preset = PRESETS[fields["preset"]](fields["style"], fields["teacher"])
     return dataclasses.replace(preset, **given)
+
+
+def _with_drawn_style(config: TrainConfig, output: Path) -> TrainConfig:
+    """The config with `--style stained-glass` made a picture beside the output, unless there is a file of that name."""
+    if _DRAWN_STYLE not in config.style or _DRAWN_STYLE.is_file() or not output.absolute().parent.is_dir():
+        return config
+    picture = output.with_name(f"{_DRAWN_STYLE}.png")
+    picture.write_bytes(cv2.imencode(".png", draw_stained_glass()[..., ::-1])[1].tobytes())
+    return dataclasses.replace(config, style=tuple(picture if path == _DRAWN_STYLE else path for path in config.style))
 
 
 def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: bool) -> None:

@@ -28,7 +28,9 @@ class TrainConfig:
         ValueError: a value is out of its range, or steps and minutes are both given.
     """
 
-    style: tuple[Path, ...] = _option((), "Style picture; several are mixed, or kept apart by --conditional.")
+    style: tuple[Path, ...] = _option(
+        (), "Style picture, or stained-glass, drawn on the spot; several are mixed, or kept apart by --conditional."
+    )
     style_weights: tuple[float, ...] = _option((), "Share of each --style or --teacher in the mix, such as 0.3,0.7.")
     conditional: bool = _option(False, "One network for all styles, told apart and mixed at run time.")
     teacher: tuple[Path, ...] = _option((), "Checkpoint to learn from instead of a style picture; repeatable.")
