@@ -88,6 +88,9 @@ def _contract(
     return ModelContract(
         network=f"{network.name}({options})",
         style=style or checkpoint.style,
+        style_names=checkpoint.style_names,
+        takes_noise=network.takes_noise,
+        makes_textures=network.makes_textures,
         size_multiple=network.facts.size_multiple,
         precision=precision,
         fixed_size=fixed_size,

@@ -7,7 +7,7 @@ import warnings
 import onnx
 import torch
 
-from stylize.runtime.contract import CONTRACT_KEY, ModelContract, Precision
+from stylize.runtime.contract import CONTRACT_KEY, NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract, Precision
 from stylize.train.blocks import fold_upsampling
 from stylize.train.style_network import StyleNetwork
 
@@ -22,6 +22,9 @@ def onnx_from_network(
     network: StyleNetwork, *, precision: Precision, fixed_size: tuple[int, int] | None = None
 ) -> onnx.ModelProto:
     """Trace a network into a graph with input `frame` and output `stylized`, (N, 3, H, W) each.
+
+    A network of several styles has the input `style_weights` (styles,) besides, float32 at any precision, one
+    that takes noise the input `noise` (1, 3, H, W).
 
     Args:
         network: on the CPU, float32; left as it is.
@@ -42,19 +45,28 @@ def onnx_from_network(
     prepared.to(dtype)
     # Two pictures: torch.export takes an axis of length 1 for a constant.
     example = torch.zeros(1 if fixed_size else 2, 3, height, width, dtype=dtype)
+    # Input of the graph to parameter of `forward` and example value.
+    inputs = {"frame": ("frames_NCHW", example)}
+    if network.num_styles > 1:
+        inputs[STYLE_WEIGHTS_INPUT] = ("mix", torch.full((network.num_styles,), 1 / network.num_styles))
+    if network.takes_noise:
+        inputs[NOISE_INPUT] = ("noise_1CHW", example[:1])
     dynamic_shapes = None
     if fixed_size is None:
         rows, columns = (torch.export.Dim(name, min=2, max=LARGEST_SIDE_PX // multiple) for name in ("rows", "columns"))
-        dynamic_shapes = ({0: "batch", 2: multiple * rows, 3: multiple * columns},)
+        size = {2: multiple * rows, 3: multiple * columns}
+        shapes = {"frame": {0: "batch", **size}, STYLE_WEIGHTS_INPUT: {}, NOISE_INPUT: size}
+        dynamic_shapes = {parameter: shapes[name] for name, (parameter, _) in inputs.items()}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # reports that torchvision is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export about its own internals
+        warnings.filterwarnings("ignore", "# The axis name")  # the noise has the frame's height and width
         program = torch.onnx.export(
             prepared,
-            (example,),
+            kwargs=dict(inputs.values()),
             dynamo=True,
             opset_version=_OPSET,
-            input_names=["frame"],
+            input_names=list(inputs),
             output_names=["stylized"],
             dynamic_shapes=dynamic_shapes,
             verbose=False,
@@ -85,6 +97,8 @@ def _strip(model: onnx.ModelProto) -> None:
         item.doc_string = ""
         del item.metadata_props[:]
     for tensor in (*model.graph.input, *model.graph.output):
+        if tensor.name == STYLE_WEIGHTS_INPUT:
+            continue
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             dimension = tensor.type.tensor_type.shape.dim[axis]
             if not dimension.HasField("dim_value"):

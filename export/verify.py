@@ -4,7 +4,7 @@ Both run on the same frames, padded the way `stylize-run` pads them, and the mod
 runner that `stylize-run` uses.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from stylize.runtime.artifact import open_artifact
-from stylize.runtime.contract import ModelContract, Precision
+from stylize.runtime.contract import NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract, Precision
 from stylize.runtime.demo import draw_demo_frames
-from stylize.runtime.network_pass import MIN_SIDE_PX, reflect_pad
+from stylize.runtime.extra_inputs import ExtraInputs, Extras
+from stylize.runtime.network_pass import padded_size, reflect_pad
 from stylize.runtime.runner import Backend, HostRunner, open_runner
 from stylize.train.scenes import draw_scene
 from stylize.train.style_network import StyleNetwork
@@ -81,6 +82,8 @@ def verification_frames(size: tuple[int, int] | None) -> dict[str, FrameHWC]:
 def compare_on_frames(network: StyleNetwork, model: Path, frames: Mapping[str, FrameHWC]) -> Iterable[FrameFidelity]:
     """Run the float32 network in PyTorch and the model in ONNX Runtime on each frame.
 
+    A model of several styles shows an even mix of all on each frame, and each style alone on the first.
+
     Args:
         network: in evaluation mode on the CPU.
         model: an exported ONNX file with its contract.
@@ -94,12 +97,14 @@ def compare_on_frames(network: StyleNetwork, model: Path, frames: Mapping[str, F
     """
     artifact = open_artifact(model)
     with open_runner(artifact, backend=Backend.ONNXRUNTIME) as runner:
-        for name, frame in frames.items():
+        for name, mix, frame in _cases(artifact.contract, frames):
             padded_1CHW = _padded(frame, artifact.contract)
             height, width = frame.shape[:2]
+            padded_height, padded_width = padded_1CHW.shape[2:]
+            extras = ExtraInputs(artifact.contract, style_mix=mix).at(0.0, height=padded_height, width=padded_width)
             with torch.no_grad():
-                expected = network(torch.from_numpy(padded_1CHW)).numpy()[..., :height, :width]
-            got = _run(runner, padded_1CHW)[..., :height, :width]
+                expected = _expected(network, padded_1CHW, extras)[..., :height, :width]
+            got = _run(runner, padded_1CHW, extras)[..., :height, :width]
             error = np.abs(got - expected)
             mean_square = float(np.square(error, dtype=np.float64).mean())
             yield FrameFidelity(
@@ -131,18 +136,36 @@ def check_floor(results: Iterable[FrameFidelity], precision: Precision) -> None:
 def _padded(frame_HWC: FrameHWC, contract: ModelContract) -> NDArray[np.float32]:
     """(1, 3, H, W) float32 in [0, 1], mirrored up to a size the model takes."""
     height, width = frame_HWC.shape[:2]
-    multiple = contract.size_multiple
-    padded_width, padded_height = contract.fixed_size or (
-        -(-max(side, MIN_SIDE_PX) // multiple) * multiple for side in (width, height)
-    )
+    padded_width, padded_height = contract.fixed_size or padded_size(contract, width, height)
     padded = np.zeros((1, 3, padded_height, padded_width), np.float32)
     padded[0, :, :height, :width] = frame_HWC.transpose(2, 0, 1) / np.float32(255)
     reflect_pad(padded[0], width=width, height=height)
     return padded
 
 
-def _run(runner: HostRunner, source_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cases(
+    contract: ModelContract, frames: Mapping[str, FrameHWC]
+) -> Iterator[tuple[str, Sequence[float] | str | None, FrameHWC]]:
+    """Name, mix of styles and frame."""
+    if not contract.style_names:
+        yield from ((name, None, frame) for name, frame in frames.items())
+        return
+    first, picture = next(iter(frames.items()))
+    yield from ((f"{first}, {style}", style, picture) for style in contract.style_names)
+    yield from ((f"{name}, mixed", [1.0] * len(contract.style_names), frame) for name, frame in frames.items())
+
+
+def _expected(network: StyleNetwork, source_NCHW: NDArray[np.float32], extras: Extras) -> NDArray[np.float32]:
+    mix, noise = (
+        torch.from_numpy(extras[name].astype(np.float32)) if name in extras else None
+        for name in (STYLE_WEIGHTS_INPUT, NOISE_INPUT)
+    )
+    stylized: NDArray[np.float32] = network(torch.from_numpy(source_NCHW), mix, noise).numpy()
+    return stylized
+
+
+def _run(runner: HostRunner, source_NCHW: NDArray[np.float32], extras: Extras) -> NDArray[np.float32]:
     source = source_NCHW.astype(np.float16) if runner.contract.precision == "fp16" else source_NCHW
     target = np.empty_like(source)
-    runner.enqueue(source, target=target, cuda_stream=None)
+    runner.enqueue(source, target=target, cuda_stream=None, extras=extras)
     return target.astype(np.float32)

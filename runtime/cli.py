@@ -4,8 +4,9 @@ import dataclasses
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +19,7 @@ from stylize.runtime.cli_options import OPTIONS, GroupedCommand, filled
 from stylize.runtime.demo import write_demo_clip
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError, StylizeError
+from stylize.runtime.extra_inputs import write_noise
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.quality import choose_variant
 from stylize.runtime.selection import Selection
@@ -26,6 +28,8 @@ from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = ["main"]
 
+_NOISE = "noise:"
+_DEFAULT_NOISE_SIZE = (1024, 1024)
 EXIT_ERROR = 1
 EXIT_DAMAGED_SOURCE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -50,6 +54,8 @@ def run(
     quality: Quality | None,
     input_range: tuple[float, float] | None,
     size: tuple[int | None, int | None] | None,
+    noise_size: tuple[int | None, int | None] | None,
+    seed: int,
     report_path: str | None,
     quiet: bool,
     verbose: bool,
@@ -58,7 +64,8 @@ def run(
     """Stylize INPUT, a video or a picture, into OUTPUT.
 
     MODEL is an ONNX file or a built-in style (--list-styles). INPUT may be a file, an address, a folder of
-    pictures, numbered pictures (frames/%04d.png), - for standard input, or `demo`, a clip drawn on the spot.
+    pictures, numbered pictures (frames/%04d.png), - for standard input, `demo`, a clip drawn on the spot, or
+    `noise:` for a model that paints textures.
     OUTPUT may be a file, numbered pictures (out/%04d.png), or - for standard output. Sound, subtitles and
     timestamps are kept. OUTPUT is replaced when the new file is complete.
 
@@ -71,12 +78,12 @@ def run(
     values["width"], values["height"] = size or (None, None)
     # Options that contradict each other are refused before a model is loaded.
     selection, encode, finish = filled(Selection, values), filled(EncodeOptions, values), filled(FinishOptions, values)
-    with _demo_or(source) as path:
+    artifact, note = open_artifact(model, input_range=input_range), ""
+    with _drawn(artifact, source, noise_size=noise_size, seed=seed) as path:
 
         def load(artifact: Artifact) -> Stylizer:
-            return filled(Stylizer, values | {"model": artifact})
+            return filled(Stylizer, values | {"model": artifact, "seed": seed})
 
-        artifact, note = open_artifact(model, input_range=input_range), ""
         if quality is not None:
             artifact, note = choose_variant(model, quality, path, selection=selection, load=load)
         progress = ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
@@ -112,13 +119,31 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(EXIT_TERMINATED)
 
 
+def _drawn(
+    artifact: Artifact, source: str, *, noise_size: tuple[int | None, int | None] | None, seed: int
+) -> AbstractContextManager[str]:
+    """The input itself, or for `demo` and `noise:` a file that lives until the end of the run."""
+    is_noise = source == _NOISE
+    if is_noise != artifact.contract.makes_textures:
+        raise OptionError(
+            f"{_NOISE} is for models that paint textures, {artifact.name} paints pictures"
+            if is_noise
+            else f"{artifact.name} paints textures from noise: give {_NOISE} as the input"
+        )
+    if noise_size is not None and not is_noise:
+        raise OptionError(f"--size is that of the picture painted from {_NOISE}; --scale sets that of other inputs")
+    if is_noise:
+        width, height = noise_size or _DEFAULT_NOISE_SIZE
+        if width is None or height is None:
+            raise OptionError("--size: noise has no proportions to keep, give both sides")
+        return _file("noise.ppm", partial(write_noise, width=width, height=height, seed=seed))
+    return _file("demo.mp4", write_demo_clip) if source == "demo" else nullcontext(source)
+
+
 @contextmanager
-def _demo_or(source: str) -> Iterator[str]:
-    """The input itself, or for `demo` a clip that lives until the end of the run."""
-    if source != "demo":
-        yield source
-        return
+def _file(name: str, write: Callable[[Path], None]) -> Iterator[str]:
+    """A file in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="stylize-") as folder:
-        clip = Path(folder) / "demo.mp4"
-        write_demo_clip(clip)
-        yield str(clip)
+        path = Path(folder) / name
+        write(path)
+        yield str(path)

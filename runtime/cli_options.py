@@ -104,6 +104,18 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
             help="Size at which the network works; 0.5 makes strokes twice as large.",
         ),
         click.Option(
+            ["--style-mix"],
+            metavar="SHARES",
+            help="Of a model of several styles: 0.3,0.7, a name, or moments to change between, 0:1,0;5:0,1.",
+        ),
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Of the noise, where a model takes any.",
+        ),
+        click.Option(
             ["--mask"],
             metavar="FILE",
             type=click.Path(path_type=Path),
@@ -141,6 +153,9 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
     "Selection": (
         click.Option(["--start", "start_seconds"], type=TIME, default="0", help="Begin there: seconds or hh:mm:ss."),
         click.Option(["--end", "end_seconds"], type=TIME, help="Stop before that moment of the input."),
+        click.Option(
+            ["--size", "noise_size"], type=SIZE, help="Of the picture painted from noise:.  [default: 1024x1024]"
+        ),
         click.Option(["--fps", "frame_rate"], type=RATE, help="Repeat or leave out frames to an even rate."),
         click.Option(["--scale", "size"], type=SIZE, help="Output size; -1 for a side keeps the proportions."),
         click.Option(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from stylize.runtime.contract import NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelCont
 from stylize.runtime.errors import OptionError
 from stylize.runtime.selection import seconds_from_text
 
-__all__ = ["NO_EXTRAS", "ExtraInputs", "Extras", "StyleMix", "noise_picture"]
+__all__ = ["NO_EXTRAS", "ExtraInputs", "Extras", "StyleMix", "noise_picture", "write_noise"]
 
 Extras: TypeAlias = Mapping[str, NDArray[np.float32] | NDArray[np.float16]]
 """Arrays in host memory by the name of their input; they must live until the pass is over."""
@@ -122,6 +123,13 @@ class ExtraInputs:
 def noise_picture(*, width: int, height: int, seed: int) -> NDArray[np.uint8]:
     """What a texture model paints from: (height, width, 3) uint8, uniform and independent."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def write_noise(path: Path, *, width: int, height: int, seed: int) -> None:
+    """`noise_picture` as a PPM file, exact."""
+    path.write_bytes(
+        b"P6 %d %d 255\n" % (width, height) + noise_picture(width=width, height=height, seed=seed).tobytes()
+    )
 
 
 def _shares(text: str) -> str | tuple[float, ...]:

@@ -50,6 +50,11 @@ class StyleNetwork(nn.Module):
         return int(self.options.get("num_styles", 1))
 
     @property
+    def makes_textures(self) -> bool:
+        """The input is noise, uniform in [0, 1], in place of frames."""
+        return False
+
+    @property
     def takes_noise(self) -> bool:
         """`encode` and `forward` make use of noise, (1, 3, H, W) uniform in [0, 1]; None is always the same."""
         return False

@@ -70,7 +70,7 @@ class Texture(StyleNetwork):
         else:
             noise = noise_pyramid((_fixed_noise(frames_NCHW) if noise_1CHW is None else noise_1CHW) * 2 - 1)
             pairs = zip(levels, noise, strict=True)
-            levels = [torch.cat([level, grain.expand(len(level), -1, -1, -1)], dim=1) for level, grain in pairs]
+            levels = [torch.cat([level, grain.expand(level.shape[0], -1, -1, -1)], dim=1) for level, grain in pairs]
         finer, coarsest = levels[-2::-1], levels[-1]
         x: Tensor = self.branches[0](coarsest, mix)
         for branch, join, level in zip(list(self.branches)[1:], self.joins, finer, strict=True):

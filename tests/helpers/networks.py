@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from stylize.runtime.contract import CONTRACT_KEY, ModelContract
+from stylize.runtime.contract import CONTRACT_KEY, NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract
 
 
 def write_affine(
@@ -76,6 +76,37 @@ def write_convolutions(path: Path, *, opset_domain: str = "", stride: int = 1) -
     )
     domains = {"", opset_domain}
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid(name, 17) for name in domains], ir_version=9)
+    helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    onnx.save(model, path)
+    return path
+
+
+def write_colors(path: Path, *, style_names: tuple[str, ...] = (), takes_noise: bool = False) -> Path:
+    """Write a model whose styles are red, green and blue, in shares `style_weights`, or half grey and half noise."""
+    contract = ModelContract(
+        network="colors", style=path.stem, size_multiple=4, style_names=style_names, takes_noise=takes_noise
+    )
+    nodes = [helper.make_node("Mul", ["frame", "nothing"], ["black"])]
+    inputs = [helper.make_tensor_value_info("frame", TensorProto.FLOAT, ("N", 3, "H", "W"))]
+    weights = {"nothing": np.zeros(()), "half": np.array(0.5)}
+    if style_names:
+        weights |= {"colors": np.eye(len(style_names), 3), "shape": np.array([1, 3, 1, 1])}
+        inputs.append(helper.make_tensor_value_info(STYLE_WEIGHTS_INPUT, TensorProto.FLOAT, (len(style_names),)))
+        nodes += [
+            helper.make_node("MatMul", [STYLE_WEIGHTS_INPUT, "colors"], ["color"]),
+            helper.make_node("Reshape", ["color", "shape"], ["added"]),
+        ]
+    if takes_noise:
+        inputs.append(helper.make_tensor_value_info(NOISE_INPUT, TensorProto.FLOAT, (1, 3, "H", "W")))
+        nodes.append(helper.make_node("Mul", [NOISE_INPUT, "half"], ["added"]))
+    nodes.append(helper.make_node("Add", ["black", "added"], ["stylized"]))
+    constants = [
+        numpy_helper.from_array(value.astype(np.int64 if name == "shape" else np.float32), name)
+        for name, value in weights.items()
+    ]
+    output = helper.make_tensor_value_info("stylized", TensorProto.FLOAT, ("N", 3, "H", "W"))
+    graph = helper.make_graph(nodes, "colors", inputs, [output], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
     onnx.save(model, path)
     return path
