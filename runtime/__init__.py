@@ -12,6 +12,7 @@ from stylize.runtime.artifact import Artifact, BuiltinStyle, Quality, builtin_st
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import StylizeError
+from stylize.runtime.extra_inputs import StyleMix, noise_picture
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
 from stylize.runtime.runner import Backend, ComputePrecision, Runner, open_runner
@@ -30,9 +31,11 @@ __all__ = [
     "RunReport",
     "Runner",
     "Selection",
+    "StyleMix",
     "StylizeError",
     "Stylizer",
     "builtin_styles",
+    "noise_picture",
     "open_artifact",
     "open_runner",
     "stylize_video",

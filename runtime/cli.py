@@ -1,6 +1,7 @@
 """`stylize-run`: a style on a video or picture, from file to file."""
 
 import dataclasses
+import logging
 import signal
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from stylize.runtime.source import PIPE
 from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = ["main"]
+
+logger = logging.getLogger(__name__)
 
 _NOISE = "noise:"
 _DEFAULT_NOISE_SIZE = (1024, 1024)
@@ -136,6 +139,9 @@ def _drawn(
         width, height = noise_size or _DEFAULT_NOISE_SIZE
         if width is None or height is None:
             raise OptionError("--size: noise has no proportions to keep, give both sides")
+        multiple = artifact.contract.size_multiple
+        if width % multiple or height % multiple:
+            logger.warning("%dx%d: textures tile where both sides are multiples of %d", width, height, multiple)
         return _file("noise.ppm", partial(write_noise, width=width, height=height, seed=seed))
     return _file("demo.mp4", write_demo_clip) if source == "demo" else nullcontext(source)
 

@@ -130,6 +130,7 @@ def test_textures_come_from_a_seed_at_any_size(folder: Path) -> None:
     for name, seed in (("a.png", "7"), ("b.png", "7"), ("c.png", "8")):
         result = run(folder, "weave.onnx", "noise:", name, "--size", "70x40", "--seed", seed)
         assert result.returncode == 0, result.stderr
+        assert "70x40: textures tile where both sides are multiples of 4" in result.stderr
     (first,), (again,), (other,) = (read_frames(folder / name) for name in ("a.png", "b.png", "c.png"))
     # The model returns its noise: nothing between noise and network changed it.
     assert np.array_equal(first, noise_picture(width=70, height=40, seed=7))
