@@ -136,6 +136,11 @@ class CudaDevice(Device):
             grid, block = kernel_grid(num_columns, num_rows)
             function.prepared_async_call(grid, block, _raw(cuda_stream), argument.tobytes())
 
+    def synchronize(self) -> None:
+        """Wait until everything queued on the GPU has run; for measurements and tests."""
+        with self.current(), self._reported("the GPU failed"):
+            self._driver.Context.synchronize()
+
     def memory_bytes(self) -> tuple[int, int]:
         """Free and total memory of the GPU, all programs together."""
         with self.current():
