@@ -18,10 +18,12 @@ from av.video.stream import VideoStream
 from stylize.runtime.clock import Clock
 from stylize.runtime.color import Color, ColorConverter, color_from_picture
 from stylize.runtime.errors import InputMediaError, OptionError
-from stylize.runtime.frame import Frame
+from stylize.runtime.frame import TimedPicture
 from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.selection import Cut, Item, Selection, resampled, seconds_from_text
 from stylize.runtime.source import open_source, pipe_hint
+from stylize.runtime.surface import Surface, is_on_device, samples_pix_fmt
+from stylize.runtime.surface_source import SurfaceSource, downloaded, filterable
 from stylize.runtime.tone_map import SDR_COLOR, ToneMapper
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
@@ -72,12 +74,15 @@ class Decoder:
     `problems` afterwards.
     """
 
-    def __init__(self, source: str | Path, *, selection: Selection | None = None) -> None:
+    def __init__(
+        self, source: str | Path, *, selection: Selection | None = None, surface_gpu: int | None = None
+    ) -> None:
         """Open `source`.
 
         Args:
             source: what to read; see `open_source`.
             selection: which part of it, at what rate and size; None for all as it is.
+            surface_gpu: yield surfaces for this GPU where the source allows it, decoded by it where it can.
 
         Raises:
             InputMediaError: missing, not media, without video, or nothing of it can be decoded.
@@ -91,7 +96,12 @@ class Decoder:
         """Frames yielded so far; resampled ones count once for every tick they are shown."""
         self.notes: list[str] = []
         """What was guessed or changed about the picture, one sentence each."""
-        opened = open_source(source, picture_rate=self.selection.picture_rate)
+        self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
+        opened = open_source(
+            source,
+            picture_rate=self.selection.picture_rate,
+            hwaccel=self._surfaces.hwaccel if self._surfaces is not None else None,
+        )
         self.notes += opened.notes
         self.container: InputContainer = opened.container
         try:
@@ -100,6 +110,8 @@ class Decoder:
             # A list of pictures must not lose those that other threads hold when a damaged one ends decoding.
             is_list = self.container.format.name == "concat"
             self.video_stream.codec_context.thread_count = 1 if is_list else _MAX_THREADS
+            if self._surfaces is not None:
+                self.notes += self._surfaces.configure(self.video_stream.codec_context)
             self._converter = ColorConverter()
             self._filter = PictureFilter()
             self._tone_mapper: ToneMapper | None = None
@@ -142,6 +154,11 @@ class Decoder:
     def other_streams(self) -> tuple[Stream, ...]:
         """What is carried along: audio, subtitles, attachments and data, in the source's order."""
         return tuple(stream for stream in self.container.streams if stream.type != "video")
+
+    @property
+    def surface_gpu(self) -> int | None:
+        """The GPU for which surfaces are yielded, None where frames are."""
+        return self._surfaces.gpu if self._surfaces is not None and self._surfaces.pix_fmt else None
 
     @property
     def is_picture(self) -> bool:
@@ -192,7 +209,7 @@ class Decoder:
         head: list[Item] = []
         for item in items:
             head.append(item)
-            if isinstance(item, Frame):
+            if isinstance(item, TimedPicture):
                 return head
         if self.selection.is_cut and not self.problems and self._clock.has_started:
             raise OptionError(f"{self.source}: no frame lies within --start and --end")
@@ -216,7 +233,7 @@ class Decoder:
         """Resample where asked for, and count what is yielded."""
         rate = self.selection.frame_rate
         for item in items if rate is None else resampled(items, rate):
-            if isinstance(item, Frame):
+            if isinstance(item, TimedPicture):
                 self.num_frames += 1 if rate is None else item.duration
             yield item
 
@@ -246,7 +263,7 @@ class Decoder:
         except av.FFmpegError as error:
             self.problems.append(f"reading stopped after {self._last_end_seconds:.2f} s: {error.strerror}")
 
-    def _frames(self, packet: "Packet[Stream] | None") -> Iterator[Frame]:
+    def _frames(self, packet: "Packet[Stream] | None") -> Iterator[TimedPicture]:
         """Frames of one packet, or with None the last ones still inside the decoder."""
         try:
             pictures = self.video_stream.codec_context.decode(packet)
@@ -255,9 +272,9 @@ class Decoder:
             return
         for picture in pictures:
             picture.time_base = self._time_base  # PyAV leaves it unset on the last ones
-            yield from self._frames_of(self._filter.push(picture))
+            yield from self._frames_of(self._filter.push(filterable(picture, self._filter)))
 
-    def _frames_of(self, pictures: list[av.VideoFrame]) -> Iterator[Frame]:
+    def _frames_of(self, pictures: list[av.VideoFrame]) -> Iterator[TimedPicture]:
         """Frames of those pictures that lie within the selection."""
         shift = self._cut.shift_ticks(self._time_base)
         for picture in pictures:
@@ -267,7 +284,7 @@ class Decoder:
                 frame.set_time(pts - shift, duration=duration, time_base=self._time_base)
                 yield frame
 
-    def _frame(self, picture: av.VideoFrame) -> Frame:
+    def _frame(self, picture: av.VideoFrame) -> TimedPicture:
         color = color_from_picture(picture)
         if self._info is None:
             self._info = self._describe(picture, color)
@@ -278,7 +295,15 @@ class Decoder:
             self.notes.append(
                 f"the video changes its size to {picture.width}x{picture.height}: scaled to {info.width}x{info.height}"
             )
-        frame = self._converter.frame_from_picture(picture, color=color, width=info.width, height=info.height)
+        if self._surfaces is not None and self._surfaces.takes(picture, size=(info.width, info.height)):
+            return Surface(picture, color)
+        frame = self._converter.frame_from_picture(
+            downloaded(picture), color=color, width=info.width, height=info.height
+        )
+        if self._surfaces is not None and self._surfaces.pix_fmt:
+            return Surface(
+                self._converter.picture_from_frame(frame, color=info.color, pix_fmt=self._surfaces.pix_fmt), info.color
+            )
         return frame if self._tone_mapper is None else self._tone_mapper.mapped(frame)
 
     def _describe(self, picture: av.VideoFrame, color: Color) -> VideoInfo:
@@ -304,6 +329,15 @@ class Decoder:
                 f"resampled from {float(rate):g} to {float(selection.frame_rate):g} frames per second: "
                 "frames are repeated or left out"
             )
+        if self._surfaces is not None:
+            reasons = {
+                "a single picture": self.is_picture,
+                "tone-mapped": color.hdr is not None,
+                "turned upright": self._filter.is_turning,
+                "deinterlaced": self._filter.is_deinterlacing,
+                "scaled": (width, height) != (picture.width, picture.height),
+            }
+            self.notes += self._surfaces.begin(picture, [reason for reason, is_so in reasons.items() if is_so])
         seconds = selection.seconds_of(self._announced_seconds)
         num_frames = stream.frames or None
         if selection.is_cut or selection.frame_rate is not None:
@@ -315,10 +349,10 @@ class Decoder:
             frame_rate=selection.frame_rate or rate,
             color=color if color.hdr is None else SDR_COLOR,
             sample_aspect_ratio=selection.sample_aspect_ratio_of(aspect, width=picture.width, height=picture.height),
-            pix_fmt=picture.format.name,
+            pix_fmt=samples_pix_fmt(picture),
             num_frames=num_frames,
             duration_seconds=seconds,
-            decoder=stream.codec_context.codec.name,
+            decoder=stream.codec_context.codec.name + (" by NVDEC" if is_on_device(picture) else ""),
             is_resampled=selection.frame_rate is not None,
         )
 

@@ -18,6 +18,7 @@ from typing import Final, Self
 
 import av
 import numpy as np
+from av.video.frame import CudaContext
 from numpy.typing import NDArray
 
 from stylize.runtime.color import Color
@@ -225,11 +226,23 @@ class DevicePass:
         self._compute.synchronize()
 
 
-def picture_of(slot: OutputSlot, on_return: Callable[[], None]) -> av.VideoFrame:
-    """The slot as FFmpeg's picture; `on_return` is called once no encoder holds it any more."""
-    planes = slot.lend(on_return)
+def picture_of(
+    slot: OutputSlot, on_return: Callable[[], None], *, cuda_context: CudaContext | None = None
+) -> av.VideoFrame:
+    """The slot as FFmpeg's picture; `on_return` is called once no encoder holds it any more.
+
+    Args:
+        slot: the memory.
+        on_return: called from any thread.
+        cuda_context: FFmpeg's view of the GPU that the slot is on, None for one of the host.
+    """
+    layout = slot.layout
     return av.VideoFrame.from_dlpack(
-        tuple(planes), format=slot.layout.pix_fmt, width=slot.layout.width, height=slot.layout.height
+        tuple(slot.lend(on_return)),
+        format=layout.pix_fmt,
+        width=layout.width,
+        height=layout.height,
+        cuda_context=cuda_context,
     )
 
 

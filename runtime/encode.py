@@ -16,6 +16,7 @@ from av.stream import Stream
 from stylize.runtime.carry import kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, tracks_of_file
 from stylize.runtime.decode import Decoder, VideoInfo
+from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.partial_file import PartialFile, StandardOutput
@@ -63,21 +64,27 @@ class Encoder:
         self._output = output
         self._info = info
         self._options = options or EncodeOptions()
-        self._is_finished = False
+        self._is_started = self._is_finished = False
+        self._early: list[Packet[Stream]] = []  # carried packets that came before the encoder was opened
         with self._reported():
             self._container = self._open_container(source)
         try:
             with self._reported():
-                self._video = VideoEncoder(self._container, info=info, options=self._options, target=output.target)
+                self._video = VideoEncoder(
+                    self._container,
+                    info=info,
+                    options=self._options,
+                    target=output.target,
+                    surface_gpu=source.surface_gpu if source is not None else None,
+                )
                 self.notes += self._video.notes
                 if source is not None:
                     self._video.stream.metadata.update(kept_tags(source.video_stream))
                 others = source.other_streams if source is not None else ()
                 self._carriers = open_carriers(self._container, others, notes=self.notes)
-            width, height = self.size
-            with self._reported(f"{self.description} refuses {width}x{height}, {info.time_base} s per tick: "):
-                self._container.start_encoding()
-                self._tracks = {stream.index: Track(stream.type) for stream in self._container.streams}
+            self._tracks = {stream.index: Track(stream.type) for stream in self._container.streams}
+            if not self._video.is_opened_by_frame:
+                self._start()
         except BaseException:
             self._container.close()
             raise
@@ -100,16 +107,43 @@ class Encoder:
         """
         with self._reported():
             if not isinstance(item, TimedPicture):
+                if not self._is_started:
+                    self._early.append(item)
+                    return
                 carrier = self._carriers.get(item.stream.index)
                 if carrier is not None:
                     self._mux(carrier.packets_from(item))
                 return
-            for packet in self._video.encode(item):
+            packets = self._video.encode(item)
+            if not self._is_started:
+                packets = iter([*packets])  # the first picture opens the encoder, and that must precede the header
+                self._start()
+            for packet in packets:
                 self._container.mux_one(packet)
             for pts in self._video.times_of(item):
                 self._tracks[self._video.stream.index].add(pts, item.time_base)
                 self.num_frames += 1
             self._output.is_worth_keeping = True
+
+    @property
+    def surface_layout(self) -> SurfaceLayout | None:
+        """How surfaces must be finished to be written as they are; None where only frames can be."""
+        return self._video.surface_layout
+
+    @property
+    def takes_device_memory(self) -> bool:
+        """Whether finished surfaces stay on the GPU."""
+        return self._video.is_opened_by_frame
+
+    def _start(self) -> None:
+        """Open the encoder where no picture did, write the header, and what had to wait for it."""
+        width, height = self.size
+        with self._reported(f"{self.description} refuses {width}x{height}, {self._info.time_base} s per tick: "):
+            self._container.start_encoding()
+        self._is_started = True
+        early, self._early = self._early, []
+        for packet in early:
+            self.write(packet)
 
     def finish(self) -> None:
         """Write what the encoder still holds and close the file.
@@ -122,6 +156,8 @@ class Encoder:
         self._is_finished = True
         with self._reported():
             try:
+                if not self._is_started:
+                    return  # no picture came, so nothing was begun
                 for packet in self._video.flush():
                     self._container.mux_one(packet)
                 for carrier in self._carriers.values():

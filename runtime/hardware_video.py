@@ -13,7 +13,7 @@ from av.codec.codec import UnknownCodecError
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
-__all__ = ["NVENC_OF", "ffmpeg_reasons", "nvdec", "nvenc_refusal"]
+__all__ = ["NVENC_OF", "ffmpeg_reasons", "nvdec", "nvdec_refusal", "nvenc_refusal"]
 
 NVENC_OF: Final = {"libx264": "h264_nvenc", "libx265": "hevc_nvenc", "libsvtav1": "av1_nvenc"}
 """The encoder of the GPU that writes what an encoder of the CPU does."""
@@ -26,6 +26,19 @@ def nvdec(gpu: int) -> HWAccel:
     A stream that the GPU does not take is decoded on the CPU instead; the pictures say which it was.
     """
     return HWAccel("cuda", device=str(gpu), allow_software_fallback=True, is_hw_owned=True)
+
+
+@cache
+def nvdec_refusal(gpu: int) -> str:
+    """Why FFmpeg cannot use GPU number `gpu`, in its own words; empty when it can. Asked once."""
+    with ffmpeg_reasons() as reasons:
+        try:
+            nvdec(gpu).create(av.Codec("h264", "r"))
+        except (av.FFmpegError, OSError) as error:
+            return reasons[0] if reasons else error.strerror or str(error)
+        except NotImplementedError:
+            return "FFmpeg was built without NVDEC"
+    return ""
 
 
 @cache

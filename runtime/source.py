@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from stylize.runtime.errors import InputMediaError
@@ -39,13 +40,14 @@ def number_pattern(path: str | Path) -> re.Match[str] | None:
     return found[0] if len(found) == 1 else None
 
 
-def open_source(source: str | Path, *, picture_rate: Fraction) -> Source:
+def open_source(source: str | Path, *, picture_rate: Fraction, hwaccel: HWAccel | None = None) -> Source:
     """Open the input named `source`.
 
     Args:
         source: a path, an address FFmpeg can read (`https://...`, `rtsp://...`), `-` for standard input,
             a folder of pictures, or numbered pictures such as `frames/%04d.png`.
         picture_rate: pictures per second, where the source is a folder or numbered pictures.
+        hwaccel: decodes videos, None to do it on the CPU.
 
     Raises:
         InputMediaError: missing, unreadable or not media.
@@ -64,7 +66,7 @@ def open_source(source: str | Path, *, picture_rate: Fraction) -> Source:
         # A picture called `scan%03d.png` is a file, not a pattern.
         options = {"pattern_type": "none"} if is_local and "%" in name else {}
         timeout = None if is_local else _TIMEOUT_SECONDS
-        return Source(av.open(name, options=options, metadata_errors="replace", timeout=timeout))
+        return Source(av.open(name, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel))
     except av.FileNotFoundError as error:
         raise InputMediaError(source, "no such file") from error
     except av.InvalidDataError as error:

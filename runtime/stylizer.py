@@ -3,18 +3,20 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.decode import Decoder
+from stylize.runtime.device_bridge import DeviceSession
 from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import OptionError, OutputMismatchError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
@@ -29,6 +31,7 @@ from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend,
 from stylize.runtime.selection import Item, Selection
 from stylize.runtime.source import PIPE, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
+from stylize.runtime.surface_render import SurfaceRender, surface_session
 
 __all__ = ["Stylizer", "stylize_video"]
 
@@ -74,6 +77,7 @@ class Stylizer:
         self.artifact = model if isinstance(model, Artifact) else open_artifact(model)
         self.strength = strength
         self._finish = Finish(strength=strength)
+        self._style_scale = style_scale
         extra_inputs = ExtraInputs(self.artifact.contract, style_mix=style_mix, seed=seed)
         self._runner = open_runner(
             self.artifact, backend=backend, num_threads=num_threads, precision=precision, gpu=gpu
@@ -126,6 +130,11 @@ class Stylizer:
             BackendError: the network failed.
         """
         self._pass.stylize(frame, finish=finish or self._finish)
+
+    @property
+    def surface_session(self) -> DeviceSession | None:
+        """The GPU where whole surfaces can be stylized, None where pictures pass through the CPU."""
+        return surface_session(self._runner, style_scale=self._style_scale)
 
     @property
     def num_in_flight(self) -> int:
@@ -196,24 +205,31 @@ def stylize_video(
     _reject_same(source, target)
     started = time.perf_counter()
     with (
-        Decoder(source, selection=selection) as decoder,
+        Decoder(source, selection=selection, surface_gpu=_surface_gpu(model, target)) as decoder,
         Finish(
             finish,
             strength=model.strength,
             info=decoder.info,
             mask_offset_seconds=decoder.selection.start_seconds,
         ) as finisher,
+        ExitStack() as surface_memory,  # left after the encoder, which holds pictures in it
         _open_output(target, decoder) as output,
     ):
 
-        def render(sink: Callable[[Item], None]) -> StageSeconds:
+        def render(sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds:
             total = decoder.info.num_frames
+            begin = partial(model.begin, finish=finisher)
+            session, surfaces = model.surface_session, None
+            if session is not None and encoder is not None:
+                surfaces = SurfaceRender(
+                    session, decoder, encoder, finish=finisher, owned=surface_memory, begin_frame=begin
+                )
             return run_pipeline(
-                decoder,
-                network=partial(model.begin, finish=finisher),
+                surfaces or decoder,
+                network=surfaces.begin if surfaces else begin,
                 sink=sink,
                 settle=finisher.settle if finisher.settles else None,
-                num_in_flight=model.num_in_flight,
+                num_in_flight=(surfaces and surfaces.num_in_flight) or model.num_in_flight,
                 on_frame=lambda done: on_progress(done, total),
             )
 
@@ -253,6 +269,14 @@ def stylize_video(
     )
 
 
+def _surface_gpu(model: Stylizer, target: Path) -> int | None:
+    """The GPU for which the source is decoded; None where the result is no video or the network is not there."""
+    session = model.surface_session
+    if session is None or target.suffix.lower() in STILL_SUFFIXES:
+        return None
+    return session.device.dlpack_device[1]
+
+
 def _reject_same(source: str | Path, target: Path) -> None:
     """Refuse to write over what is read."""
     read = Path(source)
@@ -282,15 +306,17 @@ class _Result:
     notes: tuple[str, ...] = ()
 
 
-_Render: TypeAlias = Callable[[Callable[[Item], None]], StageSeconds]
-"""Passes all of the source, stylized, to a sink."""
+class _Render(Protocol):
+    """Passes all of the source, stylized, to a sink; where that is an encoder's, surfaces as they are."""
+
+    def __call__(self, sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds: ...
 
 
 def _render_video(
     render: _Render, decoder: Decoder, output: PartialFile | StandardOutput, options: EncodeOptions
 ) -> _Result:
     with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
-        seconds = render(encoder.write)
+        seconds = render(encoder.write, encoder)
     if encoder.num_frames != decoder.num_frames:
         raise OutputMismatchError(f"{output.target}: {encoder.num_frames} of {decoder.num_frames} frames encoded")
     encoder.check()

@@ -14,7 +14,7 @@ from stylize.runtime.device_color import SurfaceLayout, SurfacePlanes
 from stylize.runtime.dlpack import CPU, LentPlane
 from stylize.runtime.frame import TimedPicture
 
-__all__ = ["OutputPool", "OutputSlot", "Surface", "host_planes", "is_on_device", "surface_pix_fmt"]
+__all__ = ["OutputPool", "OutputSlot", "Surface", "host_planes", "is_on_device", "samples_pix_fmt", "surface_pix_fmt"]
 
 _HARDWARE_PIX_FMT: Final = "cuda"
 
@@ -47,15 +47,20 @@ def is_on_device(picture: av.VideoFrame) -> bool:
     return picture.format.name == _HARDWARE_PIX_FMT
 
 
+def samples_pix_fmt(picture: av.VideoFrame) -> str:
+    """FFmpeg's name of the samples' format, wherever they lie."""
+    if not is_on_device(picture):
+        return picture.format.name
+    return picture.sw_format.name if picture.sw_format is not None else "unknown"
+
+
 def surface_pix_fmt(picture: av.VideoFrame) -> str:
     """FFmpeg's name of the samples' format, wherever they lie.
 
     Raises:
         ValueError: the kernels have no such format.
     """
-    name = picture.format.name
-    if is_on_device(picture):
-        name = picture.sw_format.name if picture.sw_format is not None else "unknown"
+    name = samples_pix_fmt(picture)
     if name not in SurfaceLayout.PIX_FMTS:
         raise ValueError(f"pictures of {name} are not 4:2:0 of 8 or 10 bits")
     return name

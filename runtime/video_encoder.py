@@ -15,8 +15,10 @@ from av.video.stream import VideoStream
 
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.decode import VideoInfo
+from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import Frame, TimedPicture
+from stylize.runtime.hardware_video import NVENC_OF, nvenc_refusal
 from stylize.runtime.palette import PaletteFilter
 from stylize.runtime.surface import Surface
 
@@ -31,7 +33,10 @@ _LOSSLESS_CODECS: Final = {"ffv1"}  # keep the source's pixel format, there is n
 _DEFAULT_OPTIONS: Final = {
     "libx264": {"crf": "17", "preset": "veryfast"},
     "libx265": {"x265-params": "log-level=error"},  # it prints past every log
+    # Constant quality as of x264's scale, which it resembles; not measured on a GPU yet.
+    "h264_nvenc": {"rc": "vbr", "cq": "19"},
 }
+_NVENC_PIX_FMT: Final = "nv12"  # what its engine reads; every other is converted for it
 _MAX_GIF_RATE_HZ: Final = 50  # its clock ticks every 1/100 s, and browsers show 1 tick as 10
 
 
@@ -56,14 +61,23 @@ class EncodeOptions:
 class VideoEncoder:
     """The encoder behind one video stream of a container, which somebody else muxes; passive."""
 
-    def __init__(self, container: OutputContainer, *, info: VideoInfo, options: EncodeOptions, target: Path) -> None:
-        """Add the stream; starting the container opens the encoder.
+    def __init__(
+        self,
+        container: OutputContainer,
+        *,
+        info: VideoInfo,
+        options: EncodeOptions,
+        target: Path,
+        surface_gpu: int | None = None,
+    ) -> None:
+        """Add the stream; starting the container opens the encoder, or the first frame where `is_opened_by_frame`.
 
         Args:
             container: what will hold the stream; the encoder is set up as it needs.
             info: size, rate and colour of the frames to come.
             options: how to encode.
             target: the file as asked for, for messages.
+            surface_gpu: the GPU on which surfaces will be finished, None where frames come.
 
         Raises:
             OptionError: an unknown codec or pixel format, or an option this codec does not have.
@@ -78,12 +92,21 @@ class VideoEncoder:
         self._converter = ColorConverter()
         self._palette: PaletteFilter | None = None
         self._has_frames = False
+        self._surface_gpu = surface_gpu
+        self.is_opened_by_frame = False
+        """Whether frames come from a GPU: the first one tells the encoder where they lie."""
         self.stream = self._add_stream()
 
     @property
     def description(self) -> str:
         """Encoder and pixel format really in use, for example `libx264, yuv420p`."""
         return f"{self.stream.codec_context.codec.name}, {self._pix_fmt}"
+
+    @property
+    def surface_layout(self) -> SurfaceLayout | None:
+        """How surfaces must be finished to be encoded as they are; None where only frames can be."""
+        is_known = self._pix_fmt in SurfaceLayout.PIX_FMTS and self._palette is None
+        return SurfaceLayout(self._pix_fmt, *self.size) if is_known else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -118,7 +141,7 @@ class VideoEncoder:
             yield from self.stream.encode(None)
 
     def _add_stream(self) -> VideoStream:
-        name = self._options.codec or self._default_codec()
+        name = self._options.codec or self._hardware_codec(self._default_codec())
         try:
             codec = av.Codec(name, "w")
         except UnknownCodecError as error:
@@ -140,6 +163,9 @@ class VideoEncoder:
         context = stream.codec_context
         context.width, context.height = self._encoded_size(self._pix_fmt)
         context.pix_fmt = self._pix_fmt if self._palette is None else "pal8"
+        if self._surface_gpu is not None and codec.name in NVENC_OF.values() and self.surface_layout is not None:
+            context.pix_fmt = "cuda"
+            self.is_opened_by_frame = True
         context.time_base = info.time_base
         context.sample_aspect_ratio = info.sample_aspect_ratio
         if not av.VideoFormat(self._pix_fmt).is_rgb:
@@ -174,9 +200,24 @@ class VideoEncoder:
         supported = container.supported_codecs
         return next((name for name in preferred if name in supported), container.default_video_codec)
 
+    def _hardware_codec(self, name: str) -> str:
+        """The GPU's encoder in place of `name` where it can be, for surfaces that nobody asked to treat otherwise."""
+        options = self._options
+        is_free = options.crf is None and options.preset is None and not options.encoder_options
+        if self._surface_gpu is None or name not in NVENC_OF or not is_free:
+            return name
+        pix_fmt = options.pix_fmt or _NVENC_PIX_FMT
+        refusal = nvenc_refusal(NVENC_OF[name], pix_fmt, self._surface_gpu)
+        if not refusal:
+            return NVENC_OF[name]
+        self.notes.append(f"encoded on the CPU: no NVENC for {pix_fmt} ({refusal})")
+        return name
+
     def _choose_pix_fmt(self, codec: av.Codec) -> str:
         offered = [video_format.name for video_format in codec.video_formats or ()]
         wanted = self._options.pix_fmt
+        if wanted is None and self._surface_gpu is not None and codec.name in NVENC_OF.values():
+            wanted = _NVENC_PIX_FMT
         if wanted is not None:
             if offered and wanted not in offered:
                 raise OptionError(f"--pix-fmt {wanted}: {codec.name} has {', '.join(offered)}")

@@ -1,0 +1,167 @@
+"""Videos whose pictures stay on the device, from file to file, with a device of threads in the GPU's place.
+
+What the GPU's own decoder and encoder do is for tests/gpu; here FFmpeg's on the CPU stand in, as they do on a machine
+without them.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from helpers.clips import ClipSpec, write_clip
+from helpers.host_device import HostDevice, HostRunner
+from helpers.networks import write_affine
+from stylize.runtime import EncodeOptions, FinishOptions, RunReport, Selection, Stylizer, stylize_video
+from stylize.runtime.artifact import open_artifact
+from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
+from stylize.runtime.surface import Surface
+
+
+class Rig:
+    """Renders the same on the CPU and on a device of threads."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self._monkeypatch = folder, monkeypatch
+        self.model = write_affine(folder / "negative.onnx", scale=-1, offset=1)
+        self.device = HostDevice(seed=3)
+        self.num_surfaces = 0
+
+    def render(
+        self, clip: Path, *, suffix: str = ".mkv", on_device: bool, **options: object
+    ) -> tuple[RunReport, list[NDArray[np.uint8]]]:
+        artifact = open_artifact(self.model)
+
+        def open_session() -> DeviceSession:
+            runner = HostRunner(artifact, self.device)
+            runner.activate()
+            return DeviceSession(self.device, runner, self.device.open_stream())
+
+        target = self.folder / f"{'device' if on_device else 'cpu'}{suffix}"
+        with self._monkeypatch.context() as patch:
+            if on_device:
+                patch.setattr(
+                    "stylize.runtime.stylizer.open_runner", lambda *_, **__: DeviceBridge(artifact, open_session)
+                )
+                finish = Surface.finish
+                patch.setattr(Surface, "finish", lambda surface, picture: self._count() or finish(surface, picture))
+            stylizer_options = {name: options.pop(name) for name in ("strength", "style_scale") if name in options}
+            with Stylizer(self.model, **stylizer_options) as stylizer:  # type: ignore[arg-type]
+                report = stylize_video(stylizer, clip, target, **options)  # type: ignore[arg-type]
+        with av.open(str(target)) as container:
+            return report, [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+    def _count(self) -> None:
+        self.num_surfaces += 1
+
+    def both(self, clip: Path, *, is_lossy: bool = False, **options: object) -> RunReport:
+        """Render both ways and compare: the matrices and filters of swscale and of the kernels differ a little."""
+        encode = options.pop("encode", EncodeOptions(crf=0))
+        _, wanted = self.render(clip, on_device=False, encode=encode, **options)
+        report, found = self.render(clip, on_device=True, encode=encode, **options)
+        assert len(found) == len(wanted)
+        differences = [np.abs(a.astype(int) - b) for a, b in zip(found, wanted, strict=True)]
+        assert max(difference.mean() for difference in differences) < (3.0 if is_lossy else 1.0)
+        assert max(np.percentile(difference, 99) for difference in differences) <= (12 if is_lossy else 3)
+        assert self.device.allocated_bytes == 0
+        return report
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ClipSpec(sound_start_seconds=0.0, subtitles=((0.1, "one"),)),
+        ClipSpec(width=50, height=38),
+        ClipSpec(pix_fmt="yuv420p10le", matrix=9, color_range=1),
+        ClipSpec(color_range=2, matrix=5),
+    ],
+    ids=["sound and subtitles", "odd runs", "10 bits, BT.2020", "full range"],
+)
+def test_a_video_of_surfaces_is_that_of_the_cpu(spec: ClipSpec, rig: Rig) -> None:
+    clip = write_clip(rig.folder / "in.mkv", spec)
+    report = rig.both(clip)
+    assert rig.num_surfaces == 10, "the pictures stayed surfaces"
+    assert any(note.startswith("decoded on the CPU: ") for note in report.notes)
+    assert not any("NVENC for" in note for note in report.notes), "crf was asked for, so NVENC never was"
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "ffv1"])
+def test_every_encoder_of_the_cpu_takes_what_was_copied_back(codec: str, rig: Rig) -> None:
+    clip = write_clip(rig.folder / "in.mp4", ClipSpec(width=128, height=96))
+    report = rig.both(clip, encode=EncodeOptions(codec=codec), is_lossy=codec != "ffv1")
+    assert report.encoder.startswith(codec)
+    assert rig.num_surfaces == 10
+
+
+def test_without_nvenc_the_report_says_what_encodes_and_why(rig: Rig) -> None:
+    clip = write_clip(rig.folder / "in.mp4")
+    report, frames = rig.render(clip, suffix=".mp4", on_device=True)
+    assert len(frames) == 10
+    assert report.encoder == "libx264, yuv420p"
+    assert [note for note in report.notes if note.startswith("encoded on the CPU: no NVENC for nv12 (")]
+    assert report.backend == "threads"
+
+
+def test_controls_of_the_artist_are_those_of_the_cpu(rig: Rig) -> None:
+    clip = write_clip(rig.folder / "in.mp4")
+    mask = rig.folder / "mask.png"
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, 20:] = 255
+    av.VideoFrame.from_ndarray(picture, "rgb24").save(mask)
+    finish = FinishOptions(keep_colors=True, mask=mask, mask_feather_px=6, fade_in_seconds=0.2)
+    rig.both(clip, finish=finish, strength=0.7)
+    assert rig.num_surfaces == 10
+
+
+def test_even_rate_and_part_are_those_of_the_cpu(rig: Rig) -> None:
+    clip = write_clip(rig.folder / "in.mp4", ClipSpec(pts=tuple(range(30))))
+    report = rig.both(clip, selection=Selection(start_seconds=Fraction(2, 5), frame_rate=Fraction(50)))
+    assert report.num_frames == 40
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "reason"),
+    [
+        (ClipSpec(pix_fmt="yuv444p"), {}, "pictures of yuv444p are not 4:2:0"),
+        (ClipSpec(rotation_degrees=90), {}, "turned upright"),
+        (ClipSpec(), {"selection": Selection(width=40, height=30)}, "scaled"),
+    ],
+    ids=["4:4:4", "turned", "scaled"],
+)
+def test_what_the_kernels_cannot_do_passes_through_the_cpu_and_is_said(
+    spec: ClipSpec, options: dict[str, object], reason: str, rig: Rig
+) -> None:
+    clip = write_clip(rig.folder / "in.mp4", spec)
+    report = rig.both(clip, **options)
+    assert rig.num_surfaces == 0
+    assert [note for note in report.notes if note.startswith("pictures pass through the CPU: ") and reason in note]
+
+
+@pytest.mark.parametrize("options", [{"encode": EncodeOptions(crf=0, pix_fmt="yuv444p")}, {"style_scale": 0.5}])
+def test_other_outputs_pass_through_the_cpu(options: dict[str, object], rig: Rig) -> None:
+    rig.both(write_clip(rig.folder / "in.mp4"), **options)
+    assert rig.num_surfaces == 0
+
+
+def test_a_gif_is_written_from_frames(rig: Rig) -> None:
+    clip = write_clip(rig.folder / "in.mp4")
+    report, frames = rig.render(clip, suffix=".gif", on_device=True)
+    assert len(frames) == report.num_frames == 10
+
+
+def test_a_size_that_changes_in_mid_stream_is_brought_to_the_first(rig: Rig) -> None:
+    parts = [write_clip(rig.folder / f"{width}.ts", ClipSpec(width=width, height=48)) for width in (64, 80)]
+    clip = rig.folder / "in.ts"
+    clip.write_bytes(b"".join(part.read_bytes() for part in parts))
+    report, frames = rig.render(clip, on_device=True)
+    assert {frame.shape for frame in frames} == {(48, 64, 3)}
+    assert rig.num_surfaces == len(frames) == report.num_frames
+    assert any("changes its size to 80x48" in note for note in report.notes)
