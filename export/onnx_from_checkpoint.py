@@ -95,6 +95,8 @@ def _contract(
         precision=precision,
         fixed_size=fixed_size,
         training_size_px=checkpoint.config.get("crop_px"),
+        style_size_px=checkpoint.config.get("style_size_px"),
+        content_size_px=checkpoint.config.get("content_size_px"),
         hashes={"weights": weights.hexdigest()}
         | ({"style_picture": checkpoint.style_sha256} if checkpoint.style_sha256 else {}),
     )

@@ -45,7 +45,11 @@ class ModelContract:
     fixed_size: tuple[int, int] | None = None
     """(width, height) in pixels when the graph accepts only one size, else None."""
     training_size_px: int | None = None
-    """Side of the training crops: the scale at which brush strokes were learned."""
+    """Side of the training crops."""
+    style_size_px: int | None = None
+    """Short side the style picture was scaled to: the scale at which brush strokes were learned."""
+    content_size_px: int | None = None
+    """Short side that training pictures were scaled to; None for many sizes."""
     style_names: tuple[str, ...] = ()
     """What the input `STYLE_WEIGHTS_INPUT` mixes, in its order; empty for a model of one style, without it."""
     takes_noise: bool = False

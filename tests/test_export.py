@@ -45,6 +45,7 @@ def test_contract_is_sealed_with_the_measured_figures(exported: dict[str, Path],
     assert contract.network == "fast(width=32)"
     assert contract.style == "style"
     assert (contract.size_multiple, contract.precision, contract.training_size_px) == (4, "fp32", 64)
+    assert (contract.style_size_px, contract.content_size_px) == (64, None)
     assert 0 < contract.verification["max_abs_error"] <= 1e-3
     assert contract.verification["num_frames"] == 7  # six drawn ones and the given one
     assert contract.hashes["style_picture"] == load_checkpoint(checkpoint).style_sha256

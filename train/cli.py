@@ -17,12 +17,23 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from stylize.train.config import TrainConfig
-from stylize.train.console import losses_text, optimize_with_report, train_with_progress
+from stylize.train.console import (
+    is_first_process,
+    losses_text,
+    optimize_with_report,
+    preflight_with_report,
+    train_with_progress,
+)
+from stylize.train.diagnosis import diagnosis
 from stylize.train.loop import TrainingDivergedError
+from stylize.train.pictures import PICTURE_SUFFIXES, read_picture
 from stylize.train.presets import PRESETS
 from stylize.train.stained_glass import draw_stained_glass
+from stylize.train.style_check import style_warnings
 
 __all__ = ["main"]
+
+logger = logging.getLogger("stylize.train.cli")  # __name__ is __main__ where torchrun starts it
 
 _DRAWN_STYLE = Path("stained-glass")  # a name in place of a file, as `demo` is for stylize-run
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -102,6 +113,12 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     help="With --optimize: checkpoint whose losses on the same picture are printed too; repeatable.",
 )
+@click.option(
+    "--preflight",
+    "is_preflight",
+    is_flag=True,
+    help="Only try: minutes of training at several style weights and sizes, shown in one output picture.",
+)
 @click.version_option(version("stylize"), package_name="stylize")
 def main(
     output: Path,
@@ -110,6 +127,7 @@ def main(
     device: str | None,
     optimize: Path | None,
     against: tuple[Path, ...],
+    is_preflight: bool,
     **fields: Any,  # noqa: ANN401 - one for each field of the config
 ) -> None:
     """Train a network that paints like one picture and does not flicker.
@@ -119,26 +137,40 @@ def main(
     """
     console = Console(stderr=True)
     package = logging.getLogger("stylize")
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     package.addHandler(RichHandler(console=console, show_time=False, show_path=False))
     try:
         config = _with_drawn_style(_config(fields), output)
         _check_paths(config, output, resume=resume, overwrite=overwrite)
+        _check_kind(output, is_picture=is_preflight or optimize is not None)
+        for path in config.style:
+            for warning in style_warnings(read_picture(path)):
+                logger.warning("%s %s", path, warning)
+        if is_preflight:
+            preflight_with_report(config, output, console=console, device=device)
+            return
         if optimize is not None:
+            if not optimize.is_file():
+                raise ValueError(f"{optimize}: no such content picture")
             optimize_with_report(optimize, config, output, device=device, against=against)
             return
         checkpoint = train_with_progress(config, output, console=console, resume=resume, device=device)
     except KeyboardInterrupt:
-        way_on = "go on with the same command and --resume" if optimize is None else "the picture so far is kept"
-        click.echo(f"stylize-train: interrupted; {way_on} ({output})", err=True)
+        is_training = optimize is None and not is_preflight
+        way_on = f"; go on with the same command and --resume ({output})" if is_training else ""
+        click.echo(f"stylize-train: interrupted{way_on}", err=True)
         sys.exit(_EXIT_INTERRUPTED)
     except (ValueError, OSError, TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
         click.echo(f"stylize-train: error: {error}", err=True)
         sys.exit(1)
+    if not is_first_process():
+        return
     click.echo(
         f"{output}: {checkpoint.network} in the style {checkpoint.style!r} after {checkpoint.step} steps: "
         f"{losses_text(checkpoint.losses)}"
     )
+    for line in diagnosis(config, checkpoint.losses):
+        click.echo(line)
     click.echo(f"next: stylize-export {output} -o {output.with_suffix('.onnx')}")
 
 
@@ -161,6 +193,14 @@ def _with_drawn_style(config: TrainConfig, output: Path) -> TrainConfig:
     picture = output.with_name(f"{_DRAWN_STYLE}.png")
     picture.write_bytes(cv2.imencode(".png", draw_stained_glass()[..., ::-1])[1].tobytes())
     return dataclasses.replace(config, style=tuple(picture if path == _DRAWN_STYLE else path for path in config.style))
+
+
+def _check_kind(output: Path, *, is_picture: bool) -> None:
+    """A picture called .pth, or a checkpoint called .jpg, would be found out only at the end."""
+    if is_picture and output.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(f"{output}: this writes a picture; give a name ending in .png or .jpg")
+    if not is_picture and output.suffix.lower() in PICTURE_SUFFIXES:
+        raise ValueError(f"{output}: a training writes a checkpoint; give a name ending in .pth")
 
 
 def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: bool) -> None:

@@ -9,19 +9,28 @@ from typing import Any, Self
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from stylize.train.checkpoint import Checkpoint
 from stylize.train.config import TrainConfig
+from stylize.train.diagnosis import diagnosis
 from stylize.train.gatys import PictureLosses, losses_of_network, optimize_picture
 from stylize.train.loop import Progress as TrainProgress
 from stylize.train.loop import train
+from stylize.train.preflight import preflight, suggestion, write_contact_sheet
 
-__all__ = ["losses_text", "optimize_with_report", "train_with_progress"]
+__all__ = ["is_first_process", "losses_text", "optimize_with_report", "preflight_with_report", "train_with_progress"]
 
+_FIRST_DIAGNOSIS = 0.5  # of the run: early enough to save the rest, late enough for the losses to tell
 _STEPS_PER_LOG_LINE = 100  # where no progress bar can be drawn
 _LOSS_NAMES = (
     "content", "style", "teacher", "teacher_features", "diversity", "temporal", "features", "difference", "variation",
 )  # fmt: skip
+
+
+def is_first_process() -> bool:
+    """Whether this is the one process that talks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def train_with_progress(
@@ -38,16 +47,23 @@ def train_with_progress(
         TextColumn("{task.fields[losses]}"),
     )
     is_drawn = console.is_terminal
-    is_first = os.environ.get("RANK", "0") == "0"  # of several processes one talks
+    is_first = is_first_process()
     with (
         Progress(*columns, console=console, transient=True, disable=not (is_drawn and is_first)) as bar,
         _StopBetweenSteps() as stop,
     ):
         task = bar.add_task("training", total=1.0, step=0, losses="")
 
+        told = 0.0
+
         def show(progress: TrainProgress) -> None:
+            nonlocal told
             if stop.is_asked:
                 raise KeyboardInterrupt
+            if is_first and told < _FIRST_DIAGNOSIS <= progress.fraction:
+                for line in diagnosis(config, progress.losses):
+                    console.print(f"at {progress.fraction:.0%}: {line}", soft_wrap=True)
+            told = progress.fraction
             losses = losses_text(progress.losses)
             bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
             if is_first and not is_drawn and progress.step % _STEPS_PER_LOG_LINE == 0:
@@ -55,6 +71,32 @@ def train_with_progress(
                 console.print(line, soft_wrap=True)
 
         return train(config, output, resume=resume, on_step=show, device=device)
+
+
+def preflight_with_report(config: TrainConfig, output: Path, *, console: Console, device: str | None) -> None:
+    """Try several settings, write the contact sheet and print what to train with."""
+    columns = (SpinnerColumn(), BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn())
+    is_drawn = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not is_drawn) as bar, _StopBetweenSteps() as stop:
+        task = bar.add_task("preflight", total=1.0)
+
+        def show(fraction: float) -> None:
+            if stop.is_asked:
+                raise KeyboardInterrupt
+            bar.update(task, completed=fraction)
+
+        trials, sources = preflight(config, device=device, on_progress=show)
+    best = suggestion(trials)
+    write_contact_sheet(output, trials, sources, config.style[0], best)
+    table = Table()
+    for heading in ("style weight", "style size", "style error", "content error"):
+        table.add_column(heading, justify="right")
+    for trial in trials:
+        numbers = (f"{trial.style_weight:g}", str(trial.style_size_px))
+        table.add_row(*numbers, f"{trial.style_error:.2f}", f"{trial.content_error:.2f}")
+    Console().print(table)
+    click.echo(f"{output}: look at it; short trainings show palette, stroke size and how much content is left")
+    click.echo(f"suggested: --style-weight {best.style_weight:g} --style-size-px {best.style_size_px}")
 
 
 def losses_text(losses: dict[str, float]) -> str:
