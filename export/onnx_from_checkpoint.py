@@ -17,7 +17,7 @@ from stylize.runtime.partial_file import PartialFile
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint
 from stylize.train.style_network import StyleNetwork
 
-__all__ = ["export_checkpoint"]
+__all__ = ["export_checkpoint", "frames_of_file"]
 
 _MAX_GIVEN_FRAMES = 4  # of one file: more say little more about a graph
 
@@ -56,7 +56,7 @@ def export_checkpoint(
     contract = _contract(loaded, network, precision=precision, fixed_size=fixed_size, style=style)
     frames = verification_frames(size)
     for path in given_frames:
-        frames |= _frames_from_file(path, size)
+        frames |= frames_of_file(path, size)
     with PartialFile(target) as partial:
         model = onnx_from_network(network, precision=precision, fixed_size=fixed_size)
         partial.path.write_bytes(seal_contract(model, contract))
@@ -102,7 +102,7 @@ def _contract(
     )
 
 
-def _frames_from_file(path: Path, size: tuple[int, int] | None) -> dict[str, NDArray[np.uint8]]:
+def frames_of_file(path: Path, size: tuple[int, int] | None) -> dict[str, NDArray[np.uint8]]:
     """The first frames of a picture or video, cropped to the model's size where it has one."""
     width, height = size or (LARGEST_SIDE_PX, LARGEST_SIDE_PX)
     with Decoder(path) as decoder:

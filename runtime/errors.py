@@ -10,6 +10,7 @@ __all__ = [
     "ArtifactError",
     "BackendError",
     "BackendUnavailableError",
+    "EngineBuildError",
     "InputMediaError",
     "OptionError",
     "OutputMediaError",
@@ -68,6 +69,10 @@ class BackendUnavailableError(StylizeError, ImportError):
 
 class BackendError(StylizeError, RuntimeError):
     """A backend failed while running the network."""
+
+
+class EngineBuildError(StylizeError, RuntimeError):
+    """TensorRT cannot read or build a model."""
 
 
 class OptionError(StylizeError, ValueError):

@@ -21,13 +21,16 @@ from stylize.runtime.partial_file import PartialFile
 
 __all__ = [
     "Builder",
+    "EnginePrecision",
     "EngineProfile",
     "HardwareCompatibility",
     "Plan",
     "PlanHeader",
     "is_bare_engine",
     "is_plan",
+    "pack_plan",
     "read_plan",
+    "version_key",
     "write_plan",
 ]
 
@@ -117,12 +120,12 @@ class PlanHeader:
             gpu: name of the GPU.
             compute_capability: of the GPU, e.g. `8.9`.
         """
-        has_newer = _version_key(version) > _version_key(self.builder_version)
+        has_newer = version_key(version) > version_key(self.builder_version)
         if version != self.builder_version and not (self.is_version_compatible and has_newer):
             return f"built with {self.builder} {self.builder_version}, installed is {version}"
         built_for = " and ".join(self.compute_capabilities)
         if self.builder == "tensorrt" and self.hardware_compatibility == "ampere_plus":
-            fits = _version_key(compute_capability) >= _version_key("8.0")
+            fits = version_key(compute_capability) >= version_key("8.0")
             built_for = "8.0 and above"
         else:
             fits = compute_capability in self.compute_capabilities
@@ -243,20 +246,13 @@ def read_plan(path: Path) -> Plan:
     return Plan(path, header, offset)
 
 
-def write_plan(path: Path, header: PlanHeader, *, onnx: bytes, engine: bytes) -> PlanHeader:
-    """Write a plan; it appears under its name when it is complete.
+def pack_plan(header: PlanHeader, *, onnx: bytes, engine: bytes) -> tuple[PlanHeader, bytes]:
+    """The header with lengths and hashes set, and the bytes of the whole file.
 
     Args:
-        path: the file.
-        header: lengths and hashes in it are set here.
+        header: what is said of both.
         onnx: the serialized model the engine was built from.
         engine: what the builder returned.
-
-    Returns:
-        The header as written.
-
-    Raises:
-        OutputMediaError: the file cannot be written.
     """
     header = dataclasses.replace(
         header,
@@ -267,10 +263,22 @@ def write_plan(path: Path, header: PlanHeader, *, onnx: bytes, engine: bytes) ->
     )
     text = header.to_json().encode()
     prefix = _PREFIX.pack(_MAGIC, _FORMAT_VERSION, len(text), hashlib.sha256(text).digest())
+    return header, b"".join((prefix, text, onnx, engine))
+
+
+def write_plan(path: Path, header: PlanHeader, *, onnx: bytes, engine: bytes) -> PlanHeader:
+    """Write what `pack_plan` makes; the file appears under its name when it is complete.
+
+    Returns:
+        The header as written.
+
+    Raises:
+        OutputMediaError: the file cannot be written.
+    """
+    header, packed = pack_plan(header, onnx=onnx, engine=engine)
     with PartialFile(path) as partial:
         try:
-            with partial.path.open("wb") as file:
-                file.writelines((prefix, text, onnx, engine))
+            partial.path.write_bytes(packed)
         except OSError as error:
             raise OutputMediaError(path, f"cannot be written: {error.strerror}") from error
         partial.commit()
@@ -282,5 +290,6 @@ def _first_bytes(path: Path, count: int) -> bytes:
         return file.read(count)
 
 
-def _version_key(version: str) -> tuple[int, ...]:
+def version_key(version: str) -> tuple[int, ...]:
+    """Numbers to compare versions and compute capabilities by."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,116 @@
+"""Proof that a model made from an ONNX file paints what that file paints, and so does its engine."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize.export.verify import FrameFidelity
+from stylize.runtime.artifact import Artifact
+from stylize.runtime.contract import ModelContract
+from stylize.runtime.extra_inputs import ExtraInputs
+from stylize.runtime.network_pass import MIN_SIDE_PX, reflect_pad
+from stylize.runtime.runner import Backend, HostRunner, open_runner
+from stylize.runtime.stylizer import Stylizer
+
+__all__ = ["compare_engine", "compare_models", "figures_of"]
+
+FrameHWC = NDArray[np.uint8]
+PictureHWC = NDArray[np.float32]
+"""RGB in [0, 1]."""
+
+
+def compare_models(original: Artifact, made: Artifact, frames: Mapping[str, FrameHWC]) -> Iterator[FrameFidelity]:
+    """Run both in ONNX Runtime on each frame, whatever range and layout each has.
+
+    Args:
+        original: the given file; a foreign one too.
+        made: what was made from it.
+        frames: (H, W, 3) uint8 RGB by name.
+
+    Yields:
+        One result per frame, in order.
+
+    Raises:
+        StylizeError: ONNX Runtime refuses a model or fails on a frame.
+    """
+    with (
+        open_runner(original, backend=Backend.ONNXRUNTIME) as first,
+        open_runner(made, backend=Backend.ONNXRUNTIME) as second,
+    ):
+        for name, frame in frames.items():
+            # The frame as the stricter of the two wants it; both see the same pixels.
+            size = _padded_size(frame, original.contract, made.contract)
+            yield _fidelity(name, _painted(second, frame, size), _painted(first, frame, size))
+
+
+def compare_engine(onnx: Artifact, plan: Artifact, frames: Mapping[str, FrameHWC]) -> Iterator[FrameFidelity]:
+    """Run the ONNX model in ONNX Runtime and the engine on the GPU, both the way `stylize-run` does.
+
+    What is compared are the 8-bit pictures that come out: each rounds by up to half a code value.
+
+    Args:
+        onnx: the model the engine was built from.
+        plan: a plan whose engine fits this machine.
+        frames: (H, W, 3) uint8 RGB by name.
+
+    Yields:
+        One result per frame, in order.
+
+    Raises:
+        StylizeError: the engine cannot be run here, or fails.
+    """
+    with Stylizer(onnx, backend=Backend.ONNXRUNTIME) as first, Stylizer(plan) as second:
+        for name, frame in frames.items():
+            expected, got = (stylizer.run(frame[None])[0].astype(np.float32) / 255 for stylizer in (first, second))
+            yield _fidelity(name, got, expected)
+
+
+def figures_of(results: Sequence[FrameFidelity]) -> dict[str, float]:
+    """The worst of the results, as contracts and headers hold it."""
+    return {
+        "max_abs_error": max(result.max_abs_error for result in results),
+        "min_psnr_db": min(result.psnr_db for result in results),
+        "num_frames": float(len(results)),
+    }
+
+
+def _painted(runner: HostRunner, frame: FrameHWC, padded_size: tuple[int, int]) -> PictureHWC:
+    """What the runner's model makes of the frame."""
+    contract = runner.contract
+    height, width = frame.shape[:2]
+    padded_width, padded_height = padded_size
+    black, white = contract.value_range
+    source_CHW = np.zeros((3, padded_height, padded_width), np.float32)
+    source_CHW[:, :height, :width] = frame.transpose(2, 0, 1) / np.float32(255) * (white - black) + black
+    reflect_pad(source_CHW, width=width, height=height)
+    source = source_CHW[None] if contract.layout == "NCHW" else source_CHW.transpose(1, 2, 0)[None]
+    source = np.ascontiguousarray(source, np.float16 if contract.precision == "fp16" else np.float32)
+    target = np.empty_like(source)
+    extras = ExtraInputs(contract).at(0.0, height=padded_height, width=padded_width)
+    runner.enqueue(source, target=target, cuda_stream=None, extras=extras)
+    painted_HWC = target[0].transpose(1, 2, 0) if contract.layout == "NCHW" else target[0]
+    scaled: PictureHWC = (painted_HWC[:height, :width].astype(np.float32) - black) / np.float32(white - black)
+    return np.clip(scaled, 0.0, 1.0)
+
+
+def _padded_size(frame: FrameHWC, *contracts: ModelContract) -> tuple[int, int]:
+    """(width, height) in pixels that all models take."""
+    fixed = next((contract.fixed_size for contract in contracts if contract.fixed_size is not None), None)
+    if fixed is not None:
+        return fixed
+    multiple = int(np.lcm.reduce([contract.size_multiple for contract in contracts]))
+    width, height = (-(-max(side, MIN_SIDE_PX) // multiple) * multiple for side in (frame.shape[1], frame.shape[0]))
+    return width, height
+
+
+def _fidelity(name: str, got: PictureHWC, expected: PictureHWC) -> FrameFidelity:
+    error = np.abs(got - expected)
+    mean_square = float(np.square(error, dtype=np.float64).mean())
+    return FrameFidelity(
+        name=name,
+        width=expected.shape[1],
+        height=expected.shape[0],
+        max_abs_error=float(error.max()),
+        psnr_db=float(-10 * np.log10(mean_square)) if mean_square else float("inf"),
+    )

@@ -1,0 +1,25 @@
+"""Untrained networks as ONNX graphs, traced once in a process since that takes seconds."""
+
+from functools import cache
+
+import onnx
+import torch
+
+from stylize.export.onnx_from_network import onnx_from_network
+from stylize.train.networks import build_network
+
+# Every architecture, with every norm it knows.
+NETWORKS: dict[str, tuple[str, dict[str, str | int | bool]]] = {
+    "fast": ("fast", {"width": 32}),
+    "johnson": ("johnson", {}),
+    "reconet": ("reconet", {"norm": "instance"}),
+    "reconet-frn": ("reconet", {"norm": "frn"}),
+}
+
+
+@cache
+def exported_network(key: str) -> onnx.ModelProto:
+    """The float32 graph of one of `NETWORKS`, any size; not to be changed."""
+    name, options = NETWORKS[key]
+    torch.manual_seed(0)
+    return onnx_from_network(build_network(name, options), precision="fp32")

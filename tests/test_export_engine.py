@@ -1,0 +1,337 @@
+"""Engines: TensorRT-RTX really builds every network, for every target and shape mode, on a machine without a GPU."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+
+from helpers.exported import NETWORKS, exported_network
+from helpers.networks import write_convolutions
+from stylize.export.adopt import adopted_graph
+from stylize.export.cli import main
+from stylize.export.onnx_from_network import seal_contract
+from stylize.export.onnx_from_onnx import onnx_from_onnx
+from stylize.export.plan_from_onnx import PlanOptions, engine_profile, plan_from_onnx
+from stylize.export.precision import half_from_float
+from stylize.export.rewrite import rewrite
+from stylize.runtime import Backend, ModelContract, Stylizer, open_artifact
+from stylize.runtime.engine_from_onnx import BuildOptions, engine_from_onnx
+from stylize.runtime.errors import BackendUnavailableError, EngineBuildError, OptionError
+from stylize.runtime.gpu import Gpu
+from stylize.runtime.plan import EngineProfile, is_bare_engine
+
+trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+
+DYNAMIC = EngineProfile(min=(1, 3, 64, 64), opt=(1, 3, 360, 640), max=(1, 3, 1080, 1920))
+STATIC = EngineProfile(min=(1, 3, 360, 640), opt=(1, 3, 360, 640), max=(1, 3, 360, 640))
+TARGETS = ("8.6", "8.9", "12.0")
+
+
+def contract(network: str = "test", **changes: object) -> ModelContract:
+    return ModelContract(**({"network": network, "style": network, "size_multiple": 4} | changes))  # type: ignore[arg-type]
+
+
+def build(model: onnx.ModelProto, profile: EngineProfile, *targets: str, name: str = "") -> bytes:
+    options = BuildOptions(profile=profile, compute_capabilities=targets or TARGETS)
+    data = model.SerializeToString()
+    return engine_from_onnx(data, builder="tensorrt_rtx", options=options, gpu=None, name=name).data
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_convolutions(tmp_path / "small.onnx")
+
+
+@pytest.mark.parametrize("profile", [DYNAMIC, STATIC], ids=["dynamic", "static"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_builds_in_half_precision(network: str, profile: EngineProfile) -> None:
+    promise = contract(network)
+    model = adopted_graph(exported_network(network), promise, fixed_size=(640, 360) if profile.is_static else None)
+    half = half_from_float(rewrite(model)[0])
+    engine = build(half, profile, name=promise.to_json())
+    weights = sum(np.prod(tensor.dims) for tensor in half.graph.initializer if tensor.data_type == TensorProto.FLOAT16)
+    assert len(engine) > 2 * weights  # they are inside, in half precision at least
+    assert promise.to_json().encode() in engine
+
+
+@pytest.mark.parametrize("target", ["7.5", "8.0", "12.1"])
+def test_each_other_target_builds_too(target: str, small: Path) -> None:
+    assert build(onnx.load(small), DYNAMIC, target)[:4] == b"vtrt"
+
+
+def test_plan_holds_what_was_built_and_proven(small: Path, tmp_path: Path) -> None:
+    phases: list[tuple[str, float]] = []
+    exported = plan_from_onnx(
+        open_artifact(small),
+        tmp_path / "small.plan",
+        options=PlanOptions(builder="tensorrt_rtx", targets=("8.9",), sizes=((64, 64), (320, 180), (641, 361))),
+        on_progress=lambda phase, fraction: phases.append((phase, fraction)),
+    )
+    artifact = open_artifact(tmp_path / "small.plan")
+    assert artifact.plan is not None
+    header = artifact.plan.header
+    assert header == exported.header
+    assert (header.builder, header.builder_version, header.gpu) == ("tensorrt_rtx", trt.__version__, "")
+    assert (header.compute_capabilities, header.precision) == (("8.9",), "fp16")
+    # The sizes of frames as the runtime pads them to this model's multiple of 2.
+    assert header.profile == EngineProfile(min=(1, 3, 64, 64), opt=(1, 3, 180, 320), max=(1, 3, 362, 642))
+    assert artifact.contract.precision == "fp16"
+    assert 45 <= header.verification["onnx"]["min_psnr_db"] < 100
+    assert artifact.plan.read_engine()[:4] == b"vtrt"
+    fractions = [fraction for _, fraction in phases]
+    assert fractions == sorted(fractions)
+    assert 0.5 < fractions[-1] <= 1
+
+
+def test_unproven_engine_is_said_to_be(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylize.runtime.gpu._LIBRARY", "libno-such-driver.so")
+    arguments = [str(small), "--trt", "fp16", "--rtx", "--target", "8.9", "-o", str(tmp_path / "small.plan")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert (
+        "proven: the typed ONNX, on the CPU; not proven: the engine, since this machine has no NVIDIA" in result.stdout
+    )
+    plan = open_artifact(tmp_path / "small.plan").plan
+    assert plan is not None
+    assert set(plan.header.verification) == {"onnx"}
+
+
+def test_engine_that_does_not_fit_this_gpu_is_not_run(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu(index=0, name="NVIDIA H200", compute_capability="9.0")
+    monkeypatch.setattr("stylize.export.plan_from_onnx.find_gpu", lambda: gpu)
+    options = PlanOptions(builder="tensorrt_rtx", targets=("8.9",))
+    exported = plan_from_onnx(open_artifact(small), tmp_path / "x.plan", options=options)
+    assert exported.not_proven == "built for compute capability 8.9, NVIDIA H200 has 9.0"
+    assert not exported.engine_results
+
+
+def test_onnx_inside_paints_what_the_given_one_paints(small: Path, tmp_path: Path) -> None:
+    plan_from_onnx(
+        open_artifact(small), tmp_path / "x.plan", options=PlanOptions(builder="tensorrt_rtx", static=(63, 47))
+    )
+    assert open_artifact(tmp_path / "x.plan").contract.fixed_size == (64, 48)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 47, 63, 3), np.uint8)
+    results = []
+    for model in (small, tmp_path / "x.plan"):
+        with Stylizer(model, backend=Backend.ONNXRUNTIME) as stylizer:
+            results.append(stylizer.run(frames).astype(int))
+    # Half precision is 1/2048 of a value: it can turn a rounding, not more.
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+def test_raw_engine_carries_its_contract_in_its_name(small: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raw.plan"
+    exported = plan_from_onnx(open_artifact(small), path, options=PlanOptions(builder="tensorrt_rtx", is_raw=True))
+    assert is_bare_engine(path)
+    assert open_artifact(path).is_bare_engine
+    assert exported.header.contract.to_json().encode() in path.read_bytes()
+
+
+def test_float32_stays_float32(small: Path, tmp_path: Path) -> None:
+    options = PlanOptions(builder="tensorrt_rtx", precision="fp32", targets=("8.9",))
+    exported = plan_from_onnx(open_artifact(small), tmp_path / "x.plan", options=options)
+    assert (exported.header.precision, exported.header.contract.precision) == ("fp32", "fp32")
+    assert exported.header.verification["onnx"]["min_psnr_db"] > 100
+
+
+def test_plan_is_made_anew_from_the_onnx_in_a_plan(small: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.plan", tmp_path / "second.plan"
+    plan_from_onnx(open_artifact(small), first, options=PlanOptions(builder="tensorrt_rtx", targets=("8.9",)))
+    options = PlanOptions(builder="tensorrt_rtx", targets=("12.0",))
+    exported = plan_from_onnx(open_artifact(first), second, options=options)
+    assert exported.header.compute_capabilities == ("12.0",)
+    assert exported.header.contract.hashes == open_artifact(first).contract.hashes
+
+
+def foreign(path: Path, *, opset: int) -> Path:
+    """A 0..255 network as old exporters write it: transposed convolution, Upsample or Resize, names of its own."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "first": rng.normal(0, 0.2 / 255, (8, 3, 3, 3)),
+        "up": rng.normal(0, 0.2, (8, 4, 3, 3)),
+        "last": rng.normal(0, 20, (3, 4, 3, 3)),
+        "bias": np.full(3, 120.0),
+        "one": np.ones(8),
+        "zero": np.zeros(8),
+    }
+    nodes = [
+        helper.make_node("Conv", ["in", "first"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("InstanceNormalization", ["a", "one", "zero"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("ConvTranspose", ["c", "up"], ["d"], strides=[2, 2], pads=[1] * 4, output_padding=[1, 1]),
+        helper.make_node("Conv", ["d", "last", "bias"], ["out"], pads=[1, 1, 1, 1]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 3, "h", "w")) for name in ("in", "out")]
+    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    body = helper.make_graph(nodes, "old", ends[:1], ends[1:], tensors)
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", opset)], ir_version=4), path)
+    return path
+
+
+@pytest.mark.parametrize("opset", [9, 11, 18])
+def test_foreign_model_becomes_one_of_our_own(opset: int, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "old.onnx", opset=opset)
+    proven = onnx_from_onnx(open_artifact(path, input_range=(0, 255)), precision="fp16")
+    assert (proven.rewrites.transposed_convs, proven.rewrites.folded_scales) == (1, 1)
+    assert min(result.psnr_db for result in proven.results) >= 45
+    assert (proven.contract.input_name, proven.contract.value_range) == ("frame", (0.0, 1.0))
+    assert build(onnx.load_from_string(proven.data), DYNAMIC, "8.9")
+
+
+def test_command_adopts_a_foreign_model(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "old.onnx", opset=11)
+    result = CliRunner().invoke(main, [str(path), "--input-range", "0..255", "-o", str(tmp_path / "new.onnx")])
+    assert result.exit_code == 0, result.output
+    assert "rewritten: 1 transposed convs, 1 folded scales" in result.stdout
+    frames = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3), np.uint8)
+    results = []
+    for artifact in (open_artifact(path, input_range=(0, 255)), open_artifact(tmp_path / "new.onnx")):
+        with Stylizer(artifact, backend=Backend.ONNXRUNTIME) as stylizer:
+            results.append(stylizer.run(frames).astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1  # a rounding turned by the last bit of float32
+
+
+def test_no_rewrite_leaves_the_graph(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "old.onnx", opset=18)
+    proven = onnx_from_onnx(open_artifact(path, input_range=(0, 255)), precision="fp32", has_rewrites=False)
+    assert not proven.rewrites.transposed_convs
+    assert "ConvTranspose" in {node.op_type for node in onnx.load_from_string(proven.data).graph.node}
+
+
+def test_channels_last_is_adopted(tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 48, 64, 3)) for name in ("in", "out")]
+    body = helper.make_graph([helper.make_node("Identity", ["in"], ["out"])], "identity", ends[:1], ends[1:])
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "x.onnx")
+    proven = onnx_from_onnx(open_artifact(tmp_path / "x.onnx", input_range=(-1, 1)), precision="fp32")
+    assert (proven.contract.layout, proven.contract.fixed_size) == ("NCHW", (64, 48))
+    assert min(result.psnr_db for result in proven.results) > 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trt", "int8", "--rtx", "--calibration", "."], "TensorRT-RTX has no int8 convolutions: choose --trt fp16"),
+        (["--trt", "int8"], "int8 and --calibration DIR need each other"),
+        (["--trt", "fp16", "--rtx", "--target", "9.0"], "does not build for compute capability 9.0: choose of 7.5,"),
+        (["--trt", "fp16", "--rtx", "--target", "sm_89"], "does not build for compute capability sm_89"),
+        (["--trt", "fp16", "--target", "8.9"], "--target is TensorRT-RTX's"),
+        (["--trt", "fp16", "--rtx", "--portable"], "--portable is TensorRT's"),
+        (["--trt", "fp16", "--rtx", "--min", "640x360", "--max", "320x180"], "no side may exceed that of the next"),
+        (["--trt", "fp16", "--rtx", "--static", "64x64", "--max", "320x180"], "choose one of the two"),
+        (["--trt", "fp16", "--fp16"], "--fp16 is for an ONNX file: --trt says the precision"),
+        (["--static", "64x64"], "--static is for engines: it needs --trt"),
+        (["--raw"], "--raw is for engines: it needs --trt"),
+        (["--input-range", "0..255"], "--input-range is for models without a contract"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(arguments: list[str], message: str, small: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [str(small), "-o", str(tmp_path / "x.plan"), *arguments])
+    assert result.exit_code == 1, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
+
+
+@pytest.mark.parametrize(("module", "extra"), [("tensorrt", "trt"), ("tensorrt_rtx", "rtx")])
+def test_missing_builder_is_one_line(
+    module: str, extra: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    options = ["--rtx"] if extra == "rtx" else []
+    result = CliRunner().invoke(main, [str(small), "--trt", "fp16", *options, "-o", str(tmp_path / "x.plan")])
+    assert result.exit_code == 1
+    assert f"{module} is not installed: pip install 'stylize[{extra}]'" in result.stderr
+
+
+def test_tensorrt_without_a_gpu_names_the_way_out(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr("stylize.runtime.gpu._LIBRARY", "libno-such-driver.so")
+    with pytest.raises(BackendUnavailableError, match=r"no NVIDIA driver .*--rtx builds for RTX cards on any machine"):
+        plan_from_onnx(open_artifact(small), tmp_path / "x.plan", options=PlanOptions(builder="tensorrt"))
+
+
+def test_old_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)  # 1.7 in its place
+    gpu = Gpu(index=0, name="NVIDIA A10", compute_capability="8.6")
+    with pytest.raises(OptionError, match=r"TensorRT 1\.7.* is too old: 10\.12 or later is needed"):
+        engine_from_onnx(b"", builder="tensorrt", options=BuildOptions(profile=STATIC), gpu=gpu)
+
+
+def test_parser_errors_are_all_named_in_one_line(small: Path) -> None:
+    model = onnx.load(small)
+    for node in model.graph.node:
+        if node.op_type in ("Relu", "Sigmoid"):
+            node.op_type = f"My{node.op_type}"
+            node.name = f"the_{node.op_type}"
+    with pytest.raises(
+        EngineBuildError, match=r"in 2 places: MyRelu the_MyRelu: .*; MySigmoid the_MySigmoid: "
+    ) as error:
+        build(model, DYNAMIC, "8.9")
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_onnx_is_one_line(small: Path) -> None:
+    options = BuildOptions(profile=DYNAMIC, compute_capabilities=("8.9",))
+    with pytest.raises(EngineBuildError, match="TensorRT's parser refuses the model"):
+        engine_from_onnx(small.read_bytes()[:-900], builder="tensorrt_rtx", options=options, gpu=None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "profile"), [((1, 3, 64, 64), DYNAMIC), ((1, 3, 64, 64), STATIC), (("N", 4, "H", "W"), DYNAMIC)]
+)
+def test_profile_that_the_graph_does_not_take(shape: tuple[int | str, ...], profile: EngineProfile) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("frame", "stylized")]
+    body = helper.make_graph([helper.make_node("Relu", ["frame"], ["stylized"])], "relu", ends[:1], ends[1:])
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(OptionError, match="the model takes pictures of shape"):
+        build(model, profile, "8.9")
+
+
+def test_interrupted_build_ends(small: Path) -> None:
+    calls: list[str] = []
+
+    def interrupt(phase: str, _fraction: float) -> None:
+        calls.append(phase)
+        raise KeyboardInterrupt
+
+    options = BuildOptions(profile=DYNAMIC, compute_capabilities=("8.9",))
+    with pytest.raises(KeyboardInterrupt):
+        engine_from_onnx(small.read_bytes(), builder="tensorrt_rtx", options=options, gpu=None, on_progress=interrupt)
+    assert len(calls) == 1
+
+
+def test_engine_that_paints_something_else_is_refused(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine whose GPU fits; the runner in its place paints by another model."""
+    wrong = write_convolutions(tmp_path / "wrong.onnx")
+    model = onnx.load(wrong)
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.zeros((3, 16, 3, 3), np.float32), "second"))
+    wrong.write_bytes(seal_contract(model, dataclasses.replace(contract(), size_multiple=2)))
+    gpu = Gpu(index=0, name="NVIDIA L4", compute_capability="8.9")
+    monkeypatch.setattr("stylize.export.plan_from_onnx.find_gpu", lambda: gpu)
+
+    class WrongStylizer(Stylizer):
+        def __init__(self, model: object, *, backend: Backend = Backend.AUTO) -> None:
+            super().__init__(wrong if backend == Backend.AUTO else model, backend=Backend.ONNXRUNTIME)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("stylize.export.verify_onnx.Stylizer", WrongStylizer)
+    with pytest.raises(ValueError, match=r"PSNR .* dB \(at least 45\); nothing was written"):
+        plan_from_onnx(
+            open_artifact(small), tmp_path / "x.plan", options=PlanOptions(builder="tensorrt_rtx", targets=("8.9",))
+        )
+    assert not (tmp_path / "x.plan").exists()
+
+
+def test_frame_sizes_are_padded_to_the_models_multiple() -> None:
+    options = PlanOptions(builder="tensorrt_rtx", sizes=((1, 1), (1280, 720), (1921, 1080)))
+    profile = engine_profile(contract(size_multiple=16), options)
+    # 32 is the least the runtime hands to a network.
+    assert profile == EngineProfile(min=(1, 3, 32, 32), opt=(1, 3, 720, 1280), max=(1, 3, 1088, 1936))
