@@ -122,9 +122,7 @@ def main(
     this machine has the GPU for it.
     """
     try:
-        sizes = tuple(
-            given or default for given, default in zip((smallest, fastest, largest), DEFAULT_SIZES, strict=True)
-        )
+        sizes = (smallest or DEFAULT_SIZES[0], fastest or DEFAULT_SIZES[1], largest or DEFAULT_SIZES[2])
         _check_combination(
             engine_options={
                 "--rtx": rtx,

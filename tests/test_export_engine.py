@@ -114,10 +114,10 @@ def test_engine_that_does_not_fit_this_gpu_is_not_run(
 
 def test_onnx_inside_paints_what_the_given_one_paints(small: Path, tmp_path: Path) -> None:
     plan_from_onnx(
-        open_artifact(small), tmp_path / "x.plan", options=PlanOptions(builder="tensorrt_rtx", static=(63, 47))
+        open_artifact(small), tmp_path / "x.plan", options=PlanOptions(builder="tensorrt_rtx", static=(63, 48))
     )
     assert open_artifact(tmp_path / "x.plan").contract.fixed_size == (64, 48)
-    frames = np.random.default_rng(0).integers(0, 256, (1, 47, 63, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3), np.uint8)
     results = []
     for model in (small, tmp_path / "x.plan"):
         with Stylizer(model, backend=Backend.ONNXRUNTIME) as stylizer:
