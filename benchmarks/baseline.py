@@ -32,6 +32,8 @@ __all__ = ["eager_cases"]
 # Mean difference from the exported model on one frame, in [0, 1]: float32 rounding through a dozen
 # instance norms stays below a tenth of this; other weights give a hundred times as much.
 _LARGEST_MEAN_DIFFERENCE = 1e-3
+# int8 models are written at 32 dB PSNR and more: 0.025 in the root mean square, the mean is below that.
+_LARGEST_MEAN_DIFFERENCE_INT8 = 0.025
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -61,10 +63,12 @@ def eager_cases(model: ModelUnderTest, clip: Path, *, checkpoint: Path | None) -
     with Stylizer(model.stylizer.artifact, backend=Backend.ONNXRUNTIME) as stylizer:
         exported = stylizer.run(pictures[0][None])[0]
     difference = float(np.abs(stylize(pictures[0]).astype(np.float32) - exported).mean() / 255)
-    if difference > _LARGEST_MEAN_DIFFERENCE:
+    is_int8 = model.stylizer.artifact.contract.is_int8
+    largest = _LARGEST_MEAN_DIFFERENCE_INT8 if is_int8 else _LARGEST_MEAN_DIFFERENCE
+    if difference > largest:
         raise OptionError(
             f"the baseline's weights are not those of {model.name}: pictures differ by {difference:.4f} on average, "
-            f"at most {_LARGEST_MEAN_DIFFERENCE} is rounding; check --checkpoint"
+            f"at most {largest} is rounding; check --checkpoint"
         )
     stylized = [stylize(picture) for picture in pictures]
     target = clip.with_name("baseline.mp4")
