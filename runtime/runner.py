@@ -24,6 +24,7 @@ __all__ = [
     "HostRunner",
     "Runner",
     "automatic_backend",
+    "open_active_runner",
     "open_runner",
 ]
 
@@ -151,6 +152,32 @@ HostRunner: TypeAlias = Runner[HostArray]
 
 GPU_BACKENDS: Final = frozenset({Backend.TENSORRT, Backend.ONNXRUNTIME_CUDA})
 """Those whose networks run on an NVIDIA GPU."""
+
+
+def open_active_runner(
+    artifact: Artifact,
+    *,
+    backend: Backend = Backend.AUTO,
+    num_threads: int = 0,
+    precision: ComputePrecision = ComputePrecision.AUTO,
+    gpu: int = 0,
+) -> tuple[HostRunner, str]:
+    """An active runner, and why it is not the fastest one; see `open_runner` for the rest.
+
+    Where the choice is ours and the GPU does not start, for example without cuDNN, a CPU backend takes over.
+    """
+    chosen, reason = automatic_backend(artifact, gpu=gpu) if backend == Backend.AUTO else (backend, "")
+    runner = open_runner(artifact, backend=chosen, num_threads=num_threads, precision=precision, gpu=gpu)
+    try:
+        runner.activate()
+    except BackendUnavailableError as error:
+        if backend != Backend.AUTO or chosen != Backend.ONNXRUNTIME_CUDA:
+            raise
+        reason = f"the GPU is not used: {error}"
+        chosen = Backend.ONNXRUNTIME if find_spec("openvino") is None else Backend.OPENVINO
+        runner = open_runner(artifact, backend=chosen, num_threads=num_threads, precision=precision)
+        runner.activate()
+    return runner, reason
 
 
 def automatic_backend(artifact: Artifact | None = None, *, gpu: int = 0) -> tuple[Backend, str]:

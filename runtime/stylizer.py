@@ -27,7 +27,7 @@ from stylize.runtime.partial_file import PartialFile, StandardOutput
 from stylize.runtime.picture_sequence import PictureSequence
 from stylize.runtime.pipeline import StageSeconds, run_pipeline
 from stylize.runtime.report import RunReport
-from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend, open_runner
+from stylize.runtime.runner import Backend, ComputePrecision, open_active_runner
 from stylize.runtime.selection import Item, Selection
 from stylize.runtime.source import PIPE, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
@@ -79,11 +79,9 @@ class Stylizer:
         self._finish = Finish(strength=strength)
         self._style_scale = style_scale
         extra_inputs = ExtraInputs(self.artifact.contract, style_mix=style_mix, seed=seed)
-        self._runner = open_runner(
+        self._runner, self._backend_reason = open_active_runner(
             self.artifact, backend=backend, num_threads=num_threads, precision=precision, gpu=gpu
         )
-        self._backend_reason = automatic_backend(self.artifact, gpu=gpu)[1] if backend == Backend.AUTO else ""
-        self._runner.activate()
         try:
             self._pass = NetworkPass(self._runner, style_scale=style_scale, extra_inputs=extra_inputs)
         except BaseException:

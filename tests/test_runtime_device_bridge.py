@@ -48,7 +48,7 @@ def test_batches_under_way_at_a_time_do_not_mix(seed: int, tmp_path: Path) -> No
 
 def test_a_video_is_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the whole of `stylize_video`, lossless, byte for byte."""
-    clip = write_clip(tmp_path / "in.mp4", ClipSpec(width=50, height=38))
+    clip = write_clip(tmp_path / "in.mp4", ClipSpec(width=50, height=38, pix_fmt="yuv444p"))  # no surface
     model = write_affine(tmp_path / "negative.onnx", scale=-1, offset=1)
     artifact = open_artifact(model)
     opened = Opened(artifact)
@@ -56,7 +56,7 @@ def test_a_video_is_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with Stylizer(model, backend=Backend.ONNXRUNTIME) as stylizer:
         stylize_video(stylizer, clip, tmp_path / "cpu.mp4")
         wanted = stylizer.run(frames)
-    monkeypatch.setattr("stylize.runtime.stylizer.open_runner", lambda *_, **__: DeviceBridge(artifact, opened))
+    monkeypatch.setattr("stylize.runtime.runner.open_runner", lambda *_, **__: DeviceBridge(artifact, opened))
     with Stylizer(model) as stylizer:
         report = stylize_video(stylizer, clip, tmp_path / "device.mp4")
         assert np.array_equal(stylizer.run(frames), wanted)
@@ -93,3 +93,22 @@ def test_automatic_choice_says_why_a_gpu_is_not_used(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("stylize.runtime.cuda.import_pycuda", lambda: None)
     monkeypatch.setattr("stylize.runtime.runner_onnxruntime_cuda.import_onnxruntime_cuda", lambda: None)
     assert automatic_backend() == (Backend.ONNXRUNTIME_CUDA, "")
+
+
+def test_automatic_choice_falls_back_where_the_gpu_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = open_artifact(write_affine(tmp_path / "model.onnx"))
+
+    def fails() -> DeviceSession:
+        raise BackendUnavailableError("ONNX Runtime cannot start on the GPU: its CUDA or cuDNN libraries are missing")
+
+    monkeypatch.setattr("stylize.runtime.runner.automatic_backend", lambda *_, **__: (Backend.ONNXRUNTIME_CUDA, ""))
+    monkeypatch.setattr("stylize.runtime.runner._open_on_gpu", lambda *_: DeviceBridge(artifact, fails))
+    with Stylizer(artifact) as stylizer:
+        assert "CPU" in stylizer.backend
+        assert stylizer.backend.endswith(
+            "(the GPU is not used: ONNX Runtime cannot start on the GPU: its CUDA or cuDNN libraries are missing)"
+        )
+    with pytest.raises(BackendUnavailableError, match="cannot start on the GPU"):
+        Stylizer(artifact, backend=Backend.ONNXRUNTIME_CUDA)

@@ -44,7 +44,7 @@ class Rig:
         with self._monkeypatch.context() as patch:
             if on_device:
                 patch.setattr(
-                    "stylize.runtime.stylizer.open_runner", lambda *_, **__: DeviceBridge(artifact, open_session)
+                    "stylize.runtime.runner.open_runner", lambda *_, **__: DeviceBridge(artifact, open_session)
                 )
                 finish = Surface.finish
                 patch.setattr(Surface, "finish", lambda surface, picture: self._count() or finish(surface, picture))
