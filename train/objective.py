@@ -49,7 +49,7 @@ class Objective:
             first_pair: where these pairs begin in the whole batch of the step, which processes may share.
         """
         num_pairs = len(pairs.flow)
-        mix_NS = self._mix(step, first_pair, num_pairs)
+        mix_NS = self._mix(step, num_pairs, first_pair)
         noise = None
         if network.takes_noise:
             generator = torch.Generator().manual_seed(self._config.seed * 2**32 + step)
@@ -93,7 +93,7 @@ class Objective:
             return self._target.losses(current, pairs.current_clean, mix_NS)
         return self._target.losses(previous, pairs.previous_clean, mix_NS)
 
-    def _mix(self, step: int, first_pair: int, num_pairs: int) -> Tensor:
+    def _mix(self, step: int, num_pairs: int, first_pair: int = 0) -> Tensor:
         """Share of each style in each pair of this step, (N, S)."""
         shares = torch.tensor(self._config.shares)
         if not self._config.conditional:

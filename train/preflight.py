@@ -5,8 +5,10 @@ style weights and style sizes: enough to see palette, stroke size and how much c
 """
 
 import dataclasses
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,12 +83,16 @@ def preflight(
         config, crop_px=_CROP_PX, batch_size=1, accumulate=1, steps=_FIRST_STEPS, minutes=None, content_size_px=None,
         preview_every=0, checkpoint_every=10**8, tensorboard=None,
     )  # fmt: skip
-    shown = _shown_pairs(config)
     total = _FIRST_STEPS + len(_STRENGTHS) * len(_SIZES) * _TRIAL_STEPS
     trials = []
-    with tempfile.TemporaryDirectory() as folder:
+    data_log = logging.getLogger("stylize.train.data")
+    level_before = data_log.level
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as afterwards:
+        afterwards.callback(data_log.setLevel, level_before)
         base, trial = Path(folder) / "base.pth", Path(folder) / "trial.pth"
         train(small, base, resume=False, device=device, on_step=lambda p: on_progress(p.step / total))
+        data_log.setLevel(logging.WARNING)  # what the data is has been said; six times more says nothing new
+        shown = _shown_pairs(config)
         for number, (weight, size) in enumerate(_settings(config)):
             done = _FIRST_STEPS + number * _TRIAL_STEPS
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from helpers.sintel import write_flo
 from stylize.train.scenes import draw_scene
 
 SHIFT_PX = 4
@@ -69,11 +70,9 @@ def write_sintel(root: Path, scene: str, *, num_frames: int = 3) -> None:
         write_png(root / "training" / "final" / scene / f"{name}.png", frame)
         if index == num_frames:
             break  # the last frame moves nowhere
-        height, width = SIZE
         path = root / "training" / "flow" / scene / f"{name}.flo"
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = b"PIEH" + np.array([width, height], "<i4").tobytes()
-        path.write_bytes(header + flow_px(SHIFT_PX).astype("<f4").tobytes())
+        write_flo(path, flow_px(SHIFT_PX))
         for kind, row in (("occlusions", 40), ("invalid", 50)):
             mask = np.zeros(SIZE, np.uint8)
             mask[row] = 255
