@@ -77,6 +77,11 @@ class BuiltinStyle:
     variants: Mapping[Quality, Path]
     """What there is of it, from the best looking to the fastest."""
 
+    @property
+    def thumbnail(self) -> Path:
+        """A frame of the demo clip in this style, 320x180."""
+        return self.path.with_suffix(".jpg")
+
 
 def builtin_styles() -> tuple[BuiltinStyle, ...]:
     """The styles installed with the package, by name; `name-fastest.onnx` is a variant of `name.onnx`."""

@@ -13,11 +13,13 @@ from typing import Final, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stylize.runtime.artifact import Quality, builtin_styles
 from stylize.runtime.cli_types import ASSIGNMENT, RATE, SIZE, TIME, VALUE_RANGE, ChoiceOf
 from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.self_test import run_self_test
+from stylize.runtime.thumbnail import thumbnail
 
 __all__ = ["OPTIONS", "GroupedCommand", "filled"]
 
@@ -33,13 +35,20 @@ def filled(kind: Callable[..., ResultT], values: Mapping[str, object]) -> Result
 def _list_styles(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
     if not is_asked or context.resilient_parsing:
         return
+    console = Console()
+    shows_pictures = console.is_terminal and console.color_system == "truecolor"
     table = Table(box=None, pad_edge=False)
     table.add_column("STYLE", no_wrap=True)
     table.add_column("QUALITY", no_wrap=True)
     table.add_column("DESCRIPTION")
+    if shows_pictures:
+        table.add_column("THE DEMO CLIP IN IT", no_wrap=True)
     for style in builtin_styles():
-        table.add_row(style.name, ", ".join(style.variants), style.description)
-    Console().print(table)
+        row: list[str | Text] = [style.name, ", ".join(style.variants), style.description]
+        if shows_pictures and style.thumbnail.is_file():
+            row.append(thumbnail(style.thumbnail))
+        table.add_row(*row)
+    console.print(table)
     context.exit()
 
 
