@@ -131,7 +131,7 @@ def test_demo_needs_no_input_file(folder: Path) -> None:
 def test_every_option_reaches_exactly_one_place() -> None:
     takers = (Selection, EncodeOptions, FinishOptions, Stylizer)
     taken = Counter(name for taker in takers for name in inspect.signature(taker).parameters)
-    own = {"quality", "input_range", "report_path", "quiet", "verbose", "list_styles", "self_test"}
+    own = {"quality", "input_range", "noise_size", "report_path", "quiet", "verbose", "list_styles", "self_test"}
     for option in (option for options in OPTIONS.values() for option in options):
         names = ("width", "height") if option.name == "size" else (option.name,)
         assert all(taken[name] == (name not in own) for name in names), option.name
