@@ -10,7 +10,6 @@ import numpy as np
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.device import Device, DeviceBuffer, DeviceRunner, DeviceTensor, HostBuffer, Stream
-from stylize.runtime.errors import BackendUnavailableError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.runner import Backend, HostArray, Runner
 
@@ -45,13 +44,18 @@ def open_cuda_session(artifact: Artifact, *, backend: Backend, gpu: int) -> Devi
         BackendError: the GPU has too little memory.
     """
     from stylize.runtime.cuda import CudaDevice
-    from stylize.runtime.runner_onnxruntime_cuda import OnnxRuntimeCudaRunner
 
-    if backend == Backend.TENSORRT:
-        raise BackendUnavailableError(f"{artifact.path}: this version cannot run engines")
     device = CudaDevice(gpu)
     cuda_stream = device.open_stream()
-    runner = OnnxRuntimeCudaRunner(artifact, device=device, cuda_stream=cuda_stream)
+    runner: DeviceRunner
+    if backend == Backend.TENSORRT:
+        from stylize.runtime.runner_tensorrt import TensorRTRunner
+
+        runner = TensorRTRunner(artifact, device=device, cuda_stream=cuda_stream)
+    else:
+        from stylize.runtime.runner_onnxruntime_cuda import OnnxRuntimeCudaRunner
+
+        runner = OnnxRuntimeCudaRunner(artifact, device=device, cuda_stream=cuda_stream)
     try:
         runner.activate()
     except BaseException:

@@ -1,0 +1,212 @@
+"""TensorRT and TensorRT-RTX: a built engine on the GPU it was built for."""
+
+import dataclasses
+import logging
+from typing import Any, Final
+
+from stylize.runtime.artifact import Artifact
+from stylize.runtime.contract import ModelContract, Precision
+from stylize.runtime.cuda import CudaDevice, CudaGraph
+from stylize.runtime.device import DeviceTensor, Stream
+from stylize.runtime.engine_cache import fitting_engine
+from stylize.runtime.errors import ArtifactError, BackendError
+from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
+from stylize.runtime.runner import Runner
+from stylize.runtime.tensorrt_module import import_tensorrt
+
+__all__ = ["TensorRTRunner"]
+
+logger = logging.getLogger(__name__)
+
+_TITLES: Final = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+
+
+class TensorRTRunner(Runner[DeviceTensor]):
+    """Runs an engine on one stream; every shape and pair of addresses is recorded as a CUDA graph once.
+
+    TensorRT-RTX records graphs itself, so it is only told to.
+    """
+
+    def __init__(self, artifact: Artifact, *, device: CudaDevice, cuda_stream: Stream) -> None:
+        """Remember what to load.
+
+        Args:
+            artifact: a plan or a bare engine.
+            device: where to run; stays the caller's.
+            cuda_stream: the one that `enqueue` will name.
+
+        Raises:
+            ArtifactError: the file is neither.
+        """
+        super().__init__(artifact)
+        if artifact.plan is None and not artifact.is_bare_engine:
+            raise ArtifactError(
+                artifact.path,
+                f"holds no engine: first `stylize-export {artifact.name} --trt fp16 -o {artifact.name}.plan`",
+            )
+        self._device, self._stream = device, cuda_stream
+        self._contract = artifact.contract
+        self._trt: Any = None
+        self._logger: Any = None
+        self._builder = "tensorrt"
+        self._engine: Any = None
+        self._context: Any = None
+        self._graph: CudaGraph | None = None
+        self._recorded: tuple[object, ...] = ()  # what the graph is of, or what was run once without one
+        self._can_record = True
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model promises; an engine of one shape has one size."""
+        return self._contract
+
+    @property
+    def description(self) -> str:
+        """For example `TensorRT 10.13.3.9, NVIDIA H200, fp16, CUDA graph`."""
+        version = self._trt.__version__ if self._trt is not None else "(not loaded)"
+        plan = self.artifact.plan
+        precision = plan.header.precision if plan is not None else self.contract.precision
+        graph = ", CUDA graph" if self._graph is not None or self._builder == "tensorrt_rtx" else ""
+        return f"{_TITLES[self._builder]} {version}, {self._device.gpu.name}, {precision}{graph}"
+
+    def activate(self) -> None:
+        """Load the engine, built anew where it does not fit this machine; see `Runner.activate`."""
+        with self._device.current():
+            engine, self._builder = fitting_engine(self.artifact, self._device.gpu)
+            self._trt = trt = import_tensorrt(self._builder)
+            self._logger = _collecting_logger(trt)
+            trt_runtime = trt.Runtime(self._logger)
+            self._engine = trt_runtime.deserialize_cuda_engine(engine)
+            if self._engine is None:
+                raise ArtifactError(self.artifact.path, f"the engine inside cannot be loaded: {self._reason()}")
+            self._contract = self._engine_contract()
+            self._context = self._open_context()
+            if self._context is None:
+                free, total = self._device.memory_bytes()
+                raise BackendError(
+                    f"{_TITLES[self._builder]} cannot start the engine: {self._reason()} ({free / 1e6:.0f} of "
+                    f"{total / 1e6:.0f} MB are free; build with a smaller --max, or free memory of other programs)"
+                )
+
+    def enqueue(
+        self, source: DeviceTensor, *, target: DeviceTensor, cuda_stream: int | None, extras: Extras = NO_EXTRAS
+    ) -> None:
+        """Queue one pass; see `Runner.enqueue`.
+
+        Raises:
+            BackendError: a shape the engine was not built for, or the GPU refused.
+        """
+        assert cuda_stream == self._stream.handle, "the stream is chosen when the runner is made"
+        assert not extras, "an engine has one input, `activate` has seen to it"
+        key = (source, target)
+        if key == self._recorded and self._graph is not None:
+            self._graph.launch(cuda_stream=cuda_stream)
+            return
+        if key != self._recorded:
+            self._bind(source, target)
+            self._execute()  # the first pass of a shape may take memory, which cannot be recorded
+            self._recorded = key
+            return
+        if self._can_record and self._builder == "tensorrt":
+            self._record()
+        if self._graph is not None:
+            self._graph.launch(cuda_stream=cuda_stream)
+        else:
+            self._execute()
+
+    def close(self) -> None:
+        """Free the engine."""
+        with self._device.current():
+            self._forget_graph()
+            self._context = self._engine = None
+
+    def _open_context(self) -> Any:  # noqa: ANN401 - no stubs
+        if self._builder == "tensorrt":
+            return self._engine.create_execution_context()
+        runtime_config = self._engine.create_runtime_config()
+        runtime_config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return self._engine.create_execution_context(runtime_config)
+
+    def _engine_contract(self) -> ModelContract:
+        """The contract, checked against the tensors; of a bare engine what those and its name say."""
+        trt, engine = self._trt, self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ArtifactError(
+                self.artifact.path,
+                f"has inputs {inputs} and outputs {outputs}; one picture in and one out was expected",
+            )
+        types: dict[Any, Precision] = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16"}
+        found = [types.get(engine.get_tensor_dtype(name)) for name in (inputs[0], outputs[0])]
+        if found[0] is None or found[0] != found[1]:
+            raise ArtifactError(self.artifact.path, "its input and output are not both float16 or both float32")
+        contract = self.artifact.contract
+        if self.artifact.is_bare_engine:
+            try:
+                contract = ModelContract.from_json(engine.name)
+            except ValueError:
+                logger.warning(
+                    "%s: a bare engine without a contract: read as RGB in %s..%s",
+                    self.artifact.path,
+                    *contract.value_range,
+                )
+        low, _, high = (tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
+        fixed = (high[3], high[2]) if low == high else contract.fixed_size
+        return dataclasses.replace(
+            contract, input_name=inputs[0], output_name=outputs[0], precision=found[0], fixed_size=fixed
+        )
+
+    def _bind(self, source: DeviceTensor, target: DeviceTensor) -> None:
+        self._forget_graph()
+        context, contract = self._context, self.contract
+        if not context.set_input_shape(contract.input_name, source.shape):
+            low, _, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(contract.input_name, 0))
+            raise BackendError(
+                f"{self.artifact.path}: the engine takes {low[3]}x{low[2]} to {high[3]}x{high[2]} pixels, this needs "
+                f"{source.shape[3]}x{source.shape[2]}: build it with other --min and --max"
+            )
+        shape = tuple(context.get_tensor_shape(contract.output_name))
+        if shape != target.shape:
+            raise BackendError(f"{self.artifact.path}: makes {shape} of {source.shape}, expected {target.shape}")
+        for name, tensor in ((contract.input_name, source), (contract.output_name, target)):
+            context.set_tensor_address(name, tensor.address)
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise BackendError(f"{_TITLES[self._builder]} failed: {self._reason()}")
+
+    def _record(self) -> None:
+        try:
+            self._graph = CudaGraph(self._device, self._stream, self._execute)
+        except BackendError as error:
+            self._can_record = False
+            logger.warning("%s: runs without a CUDA graph: %s", self.artifact.path, error)
+
+    def _forget_graph(self) -> None:
+        if self._graph is not None:
+            self._stream.synchronize()
+            self._graph.close()
+        self._graph, self._recorded = None, ()
+
+    def _reason(self) -> str:
+        errors: list[str] = self._logger.errors
+        return errors[-1] if errors else "it gives no reason"
+
+
+def _collecting_logger(trt: Any) -> Any:  # noqa: ANN401 - no stubs
+    """Keeps errors for messages and hands everything to `logging`."""
+
+    class CollectingLogger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:  # noqa: ANN401
+            text = " ".join(msg.split())
+            logger.debug("TensorRT: %s", text)
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(text)
+
+    return CollectingLogger()

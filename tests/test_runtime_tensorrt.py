@@ -1,0 +1,205 @@
+"""Engines: every call against the real module, rebuilding for another GPU for real, and one line for what is wrong.
+
+Loading an engine needs a GPU (tests/gpu); building one with TensorRT-RTX does not.
+"""
+
+import ast
+import dataclasses
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnx
+import pytest
+
+from helpers.networks import write_affine
+from stylize import runtime
+from stylize.runtime.artifact import Artifact, open_artifact
+from stylize.runtime.contract import ModelContract
+from stylize.runtime.device import DeviceTensor
+from stylize.runtime.engine_cache import cache_folder, fitting_engine
+from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
+from stylize.runtime.gpu import Gpu
+from stylize.runtime.plan import EngineProfile, PlanHeader, read_plan, write_plan
+from stylize.runtime.runner_tensorrt import TensorRTRunner
+
+RTX_4090 = Gpu(index=0, name="NVIDIA GeForce RTX 4090", compute_capability="8.9")
+PROFILE = EngineProfile(min=(1, 3, 64, 64), opt=(1, 3, 64, 64), max=(1, 3, 128, 128))
+
+# Which class of the module a name in the runner's source stands for.
+CLASSES = {
+    "trt_runtime": "Runtime",
+    "_engine": "ICudaEngine",
+    "engine": "ICudaEngine",
+    "_context": "IExecutionContext",
+    "context": "IExecutionContext",
+    "runtime_config": "IRuntimeConfig",
+}
+
+
+def calls_of(path: Path) -> Iterator[tuple[str, str, int | None]]:
+    """(class or "", attribute, number of arguments or None where it is only read) of everything TensorRT's."""
+    tree = ast.parse(path.read_text())
+    called = {
+        id(node.func): len(node.args) + len(node.keywords) for node in ast.walk(tree) if isinstance(node, ast.Call)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute):
+            continue
+        owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+        if owner in CLASSES:
+            yield CLASSES[owner], node.attr, called.get(id(node))
+        elif owner in {"trt", "_trt"}:
+            yield "", node.attr, called.get(id(node))
+        elif owner in {"TensorIOMode", "DataType", "ILogger", "CudaGraphStrategy"}:
+            yield owner, node.attr, None
+
+
+def test_every_call_of_the_runner_is_one_of_the_real_module() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    calls = sorted(set(calls_of(Path(runtime.__file__).parent / "runner_tensorrt.py")), key=str)
+    assert len(calls) > 20, "the walk finds what the runner calls"
+    for class_name, attribute, num_arguments in calls:
+        owner = getattr(trt, class_name) if class_name else trt
+        assert hasattr(owner, attribute), f"{class_name}.{attribute}"
+        if num_arguments is None or not class_name:
+            continue
+        documented = getattr(owner, attribute).__doc__
+        signatures = re.findall(rf"{attribute}\((self[^)]*)\) ->", documented)
+        assert signatures, documented
+        counts = [(text.count(": ") - 1 - text.count(" = "), text.count(": ") - 1) for text in signatures]
+        assert any(least <= num_arguments <= most for least, most in counts), f"{class_name}.{attribute}: {signatures}"
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plan of TensorRT-RTX that was built by another version."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "cache"))
+    contract = ModelContract(network="affine", style="negative", size_multiple=4)
+    model = write_affine(tmp_path / "negative.onnx", scale=-1, offset=1, contract=contract)
+    header = PlanHeader(
+        contract=contract,
+        builder="tensorrt_rtx",
+        builder_version="1.0.0.21",
+        gpu="",
+        compute_capabilities=("8.6", "8.9"),
+        profile=PROFILE,
+        precision="fp32",
+        verification={"onnx": {"psnr_db": 60.0}, "engine": {"psnr_db": 59.0}},
+    )
+    write_plan(tmp_path / "negative.plan", header, onnx=model.read_bytes(), engine=b"ftrt of another version")
+    return tmp_path / "negative.plan"
+
+
+def test_engine_of_another_version_is_built_again_once_and_kept(plan: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the real builder; what it made is what the cache holds."""
+    artifact = open_artifact(plan)
+    with caplog.at_level(logging.WARNING, "stylize"):
+        engine, builder = fitting_engine(artifact, RTX_4090)
+    assert builder == "tensorrt_rtx"
+    assert engine[:4] in (b"ftrt", b"vtrt")
+    assert engine != b"ftrt of another version"
+    first = caplog.messages[0]
+    assert re.search(
+        r"negative\.plan: built with tensorrt_rtx 1\.0\.0\.21, installed is \S+; building an engine for this GPU", first
+    )
+    kept = list(cache_folder().glob("*.plan"))
+    assert len(kept) == 1
+    header = read_plan(kept[0]).header
+    assert header.compute_capabilities == ("8.9",)
+    assert header.verification == {"onnx": {"psnr_db": 60.0}}, "the figures of the other engine are not this one's"
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "stylize"):
+        assert fitting_engine(artifact, RTX_4090) == (engine, "tensorrt_rtx")
+    assert "the engine built here before is used" in caplog.messages[0]
+
+
+def test_damaged_engine_in_the_cache_is_built_again(plan: Path, caplog: pytest.LogCaptureFixture) -> None:
+    artifact = open_artifact(plan)
+    engine, _ = fitting_engine(artifact, RTX_4090)
+    kept = next(cache_folder().glob("*.plan"))
+    kept.write_bytes(kept.read_bytes()[:-10])
+    with caplog.at_level(logging.WARNING, "stylize"):
+        again, _ = fitting_engine(artifact, RTX_4090)
+    assert len(again) == len(engine)
+    assert "cut off" in caplog.text
+    assert read_plan(kept).read_engine() == again
+
+
+def test_engine_for_another_gpu_is_built_again(plan: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    read = read_plan(plan)
+    header = dataclasses.replace(read.header, builder_version=trt.__version__, compute_capabilities=("8.6",))
+    write_plan(plan, header, onnx=read.read_onnx(), engine=b"ftrt of this version")
+    with caplog.at_level(logging.WARNING, "stylize"):
+        engine, _ = fitting_engine(open_artifact(plan), RTX_4090)
+    assert engine != b"ftrt of this version"
+    assert "built for compute capability 8.6, NVIDIA GeForce RTX 4090 has 8.9; building" in caplog.text
+    ampere = Gpu(index=0, name="NVIDIA A10", compute_capability="8.6")
+    assert fitting_engine(open_artifact(plan), ampere)[0] == b"ftrt of this version"
+
+
+def test_cache_that_cannot_be_written_costs_only_the_next_build(
+    plan: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING, "stylize"):
+        engine, _ = fitting_engine(open_artifact(plan), RTX_4090)
+    assert engine[:4] in (b"ftrt", b"vtrt")
+    assert "the engine cannot be kept" in caplog.text
+
+
+def test_model_inside_that_cannot_be_built_is_one_line(plan: Path) -> None:
+    read = read_plan(plan)
+    model = onnx.load_from_string(read.read_onnx())
+    model.graph.node[0].op_type = "NoSuchOperator"
+    write_plan(plan, read.header, onnx=model.SerializeToString(), engine=b"ftrt")
+    with pytest.raises(Exception, match="NoSuchOperator") as error:
+        fitting_engine(open_artifact(plan), RTX_4090)
+    assert "\n" not in str(error.value)
+
+
+def test_without_the_module_one_line_names_the_extra(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(BackendUnavailableError, match=r"tensorrt_rtx .*pip install 'stylize\[rtx\]'"):
+        fitting_engine(open_artifact(plan), RTX_4090)
+
+
+def test_a_model_without_an_engine_says_how_to_make_one(tmp_path: Path) -> None:
+    artifact = open_artifact(write_affine(tmp_path / "waves.onnx"))
+    with pytest.raises(ArtifactError, match=r"waves\.onnx: holds no engine: first `stylize-export waves --trt fp16 -o"):
+        TensorRTRunner(artifact, device=None, cuda_stream=None)  # type: ignore[arg-type]
+
+
+class StandIn:
+    """What a GPU and TensorRT would answer, for messages that only they can cause."""
+
+    def __init__(self, artifact: Artifact, **answers: object) -> None:
+        trt = pytest.importorskip("tensorrt_rtx")
+        device = SimpleNamespace(gpu=RTX_4090, memory_bytes=lambda: (200_000_000, 24_000_000_000), current=nullcontext)
+        self.runner = TensorRTRunner(artifact, device=device, cuda_stream=SimpleNamespace(handle=7))  # type: ignore[arg-type]
+        self.runner._trt, self.runner._builder = trt, "tensorrt"
+        self.runner._logger = SimpleNamespace(errors=["Requested amount of GPU memory (1073741824 bytes) could not"])
+        self.runner._engine = SimpleNamespace(
+            get_tensor_profile_shape=lambda _name, _index: [PROFILE.min, PROFILE.opt, PROFILE.max]
+        )
+        self.runner._context = SimpleNamespace(**answers)
+
+
+def test_gpu_that_refuses_is_one_line_with_its_reason(plan: Path) -> None:
+    stand_in = StandIn(open_artifact(plan), execute_async_v3=lambda _handle: False)
+    with pytest.raises(BackendError, match=r"^TensorRT failed: Requested amount of GPU memory \(1073741824 bytes\)"):
+        stand_in.runner._execute()
+
+
+def test_size_the_engine_was_not_built_for_is_one_line(plan: Path) -> None:
+    stand_in = StandIn(open_artifact(plan), set_input_shape=lambda _name, _shape: False)
+    tensor = DeviceTensor(4096, (1, 3, 720, 1280), "fp32")
+    with pytest.raises(BackendError, match=r"takes 64x64 to 128x128 pixels, this needs 1280x720: build it with other"):
+        stand_in.runner.enqueue(tensor, target=tensor, cuda_stream=7)
