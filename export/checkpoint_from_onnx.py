@@ -12,21 +12,11 @@ from torch import Tensor
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.errors import ArtifactError
 from stylize.train.blocks import UpsampleConv
-from stylize.train.checkpoint import Checkpoint, save_checkpoint
+from stylize.train.checkpoint import Checkpoint
 from stylize.train.networks import build_network
 from stylize.train.style_network import StyleNetwork
 
-__all__ = ["checkpoint_from_onnx", "restore_checkpoint"]
-
-
-def restore_checkpoint(artifact: Artifact, target: Path) -> None:
-    """Write the checkpoint of an exported model: its weights, without what training had besides.
-
-    Raises:
-        ArtifactError: see `checkpoint_from_onnx`.
-        OSError: the target cannot be written.
-    """
-    save_checkpoint(checkpoint_from_onnx(artifact), target)
+__all__ = ["checkpoint_from_onnx"]
 
 
 def checkpoint_from_onnx(artifact: Artifact) -> Checkpoint:

@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from stylize.export.checkpoint_from_onnx import checkpoint_from_onnx
 from stylize.export.command import Exported, Request, default_target, run_export
 from stylize.export.onnx_from_network import LARGEST_SIDE_PX
 from stylize.export.plan_from_onnx import DEFAULT_SIZES, DEFAULT_TARGETS, PlanOptions
 from stylize.export.quantize import Int8Model
 from stylize.export.verify import FrameFidelity
+from stylize.runtime.artifact import open_artifact
 from stylize.runtime.cli_types import VALUE_RANGE
 from stylize.runtime.errors import OptionError, StylizeError
 from stylize.runtime.plan import EnginePrecision, EngineProfile
+from stylize.train.checkpoint import save_checkpoint
 
 __all__ = ["main"]
 
@@ -120,8 +123,13 @@ def main(
     frames it was not calibrated on, and convolutions that harm the picture or its steadiness most stay in float.
     With --trt an engine is built from the proven ONNX, which stays beside it in the plan, and run against it where
     this machine has the GPU for it.
+    With an OUTPUT that ends in .pth a model that was exported becomes a checkpoint again, for
+    stylize-train --start-from.
     """
     try:
+        if output is not None and output.suffix == ".pth":
+            _restore(model, output)
+            return
         sizes = (smallest or DEFAULT_SIZES[0], fastest or DEFAULT_SIZES[1], largest or DEFAULT_SIZES[2])
         _check_combination(
             engine_options={
@@ -173,6 +181,20 @@ def main(
         click.echo(f"stylize-export: error: {error}", err=True)
         sys.exit(1)
     _tell(request, exported)
+
+
+def _restore(model: Path, output: Path) -> None:
+    """Write the checkpoint of a model; a training may have taken hours, so no file is replaced."""
+    context = click.get_current_context()
+    for name in context.params.keys() - {"model", "output"}:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise OptionError(f"{output}: a checkpoint takes no option, but {name} was given: drop it")
+    if output.exists():
+        raise OptionError(f"{output}: exists; choose another name, or remove it first")
+    checkpoint = checkpoint_from_onnx(open_artifact(model))
+    save_checkpoint(checkpoint, output)
+    click.echo(f"{output}: {checkpoint.network} in the style {checkpoint.style!r}")
+    click.echo(f"next: stylize-train --style x.jpg --start-from {output} -o x.pth")
 
 
 def _check_combination(

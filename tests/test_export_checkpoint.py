@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from helpers.networks import write_convolutions
 from helpers.training import tiny_config
-from stylize.export.checkpoint_from_onnx import checkpoint_from_onnx, restore_checkpoint
+from stylize.export.checkpoint_from_onnx import checkpoint_from_onnx
+from stylize.export.cli import main
 from stylize.export.onnx_from_checkpoint import export_checkpoint
 from stylize.runtime import open_artifact
 from stylize.runtime.errors import ArtifactError
@@ -40,7 +42,8 @@ def test_rejects_half_precision(tmp_path: Path) -> None:
 
 
 def test_training_goes_on_from_a_builtin_style(tmp_path: Path) -> None:
-    restore_checkpoint(open_artifact("starry-night"), tmp_path / "starry.pth")
+    result = CliRunner().invoke(main, ["starry-night", "-o", str(tmp_path / "starry.pth")])
+    assert result.exit_code == 0, result.output
     config = tiny_config(tmp_path, steps=1, width=48, start_from=tmp_path / "starry.pth", learning_rate=1e-8)
     after = train(config, tmp_path / "b.pth", resume=False, on_step=lambda _: None, device="cpu")
     for name, weight in load_checkpoint(tmp_path / "starry.pth").weights.items():
@@ -51,3 +54,13 @@ def test_rejects_a_foreign_model(tmp_path: Path) -> None:
     write_convolutions(tmp_path / "foreign.onnx")
     with pytest.raises(ArtifactError, match=r"foreign\.onnx.*'convolutions'.*only of what stylize-export wrote"):
         checkpoint_from_onnx(open_artifact(tmp_path / "foreign.onnx"))
+
+
+def test_never_replaces_a_checkpoint_nor_drops_an_option(tmp_path: Path) -> None:
+    target = tmp_path / "a.pth"
+    result = CliRunner().invoke(main, ["starry-night", "--fp16", "-o", str(target)])
+    assert result.exit_code == 1 and "fp16 was given: drop it" in result.output
+    target.write_bytes(b"hours of training")
+    result = CliRunner().invoke(main, ["starry-night", "-o", str(target)])
+    assert result.exit_code == 1 and "exists; choose another name" in result.output
+    assert target.read_bytes() == b"hours of training"
