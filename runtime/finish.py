@@ -137,6 +137,11 @@ class Finish:
         """Whether every frame must pass `settle` after it was stylized or left alone."""
         return self._steadier is not None
 
+    @property
+    def num_warmup_frames(self) -> int:
+        """How many earlier frames must pass before one comes out as in mid-video; 0 where none is remembered."""
+        return 0 if self._steadier is None else self._steadier.num_warmup_frames
+
     def store(self, result_CHW: NDArray[np.float32], frame: Frame, *, weight: Weight) -> None:
         """Write a stylized picture over its source, in one pass over the planes; with `settles`, note it for `settle`.
 

@@ -155,6 +155,21 @@ def test_same_frames_give_the_same_bits_after_a_reset_and_beside_other_threads()
     np.testing.assert_array_equal(first, again)
 
 
+def test_warm_up_leads_to_the_same_pictures() -> None:
+    """What a resumed video needs: frames pushed again from some earlier one on."""
+    random = np.random.default_rng(0)
+    still = random.random((1, 40, 48, 3), np.float32)
+    finish = Finish(FinishOptions(steady=AMOUNT))
+    assert Finish().num_warmup_frames == 0
+    num_frames = finish.num_warmup_frames + 1
+    source, plain = np.repeat(still, num_frames + 5, axis=0), random.random((num_frames + 5, 40, 48, 3), np.float32)
+    whole, _ = steadied(source, plain)
+    resumed, _ = steadied(source[5:], plain[5:])
+    difference = np.abs(whole[5:] - resumed).max(axis=(1, 2, 3))
+    assert difference[-1] < 0.5 / 255
+    assert difference[num_frames // 4] > 0.5 / 255
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (5, 3), (31, 33), (64, 7), (41, 90)])
 def test_any_size(width: int, height: int) -> None:
     source = np.random.default_rng(0).random((3, height, width, 3), np.float32)
