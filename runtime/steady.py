@@ -2,11 +2,12 @@
 
 With O the stylized frame, I its source and W the warp by the source's motion from t to t-1,
 
-    S_t = O_t + a m (W(S_{t-1}) - O_t),   m = exp(-(d / 0.05)^2 - (l / 0.03)^2)
+    S_t = O_t + a m (W(S_{t-1}) - O_t),   m = exp(-(d / 0.05)^2 - (l / 0.03)^2 - (r / 0.06)^2)
 
-where d is the mean absolute difference of I_t and W(I_{t-1}) around a pixel and l the relative change of light
-there. Where the source did not come from the last frame (uncovered, too fast, another scene) or its light
-changed, m is 0 and the new frame stands alone, so nothing wrong can stay behind.
+where d is the mean absolute difference of I_t and W(I_{t-1}) around a pixel, l the relative change of light
+there and r the difference of O_t and W(S_{t-1}) in their mean colour there. Where the source did not come from the
+last frame (uncovered, too fast, another scene), its light changed or the network paints something else, m is 0 and
+the new frame stands alone, so nothing wrong can stay behind.
 
 The blend is that of Shekhar et al., "Interactive control over temporal consistency while stylizing video streams"
 (EGSR 2023), and of temporal anti-aliasing (Yang, Liu, Salvi, Eurographics 2020). What was measured to choose the
@@ -44,6 +45,10 @@ _DIFFERENCE: Final = 0.05
 _LIGHT_CHANGE: Final = 0.03
 # Added to the luma by which a change of light is divided: the noise of black is no change of light.
 _DARKNESS: Final = 0.1
+# On [0, 1], of the mean colour around a pixel: the network paints something else there, as its halos around what
+# passes by do. Flicker of single strokes, even of 0.05, stays below a third of this.
+_REPAINTED: Final = 0.06
+_REPAINTED_SIDE_PX: Final = 15
 # A difference is averaged over this side, a change of light over the other; pixels of the guide.
 _DIFFERENCE_SIDE_PX: Final = 5
 _LIGHT_SIDE_PX: Final = 9
@@ -171,10 +176,15 @@ class Steadier:
         """Write a m W(S) + (1 - a m) O over O."""
         cv2 = self._cv2
         height, width = stylized_CHW.shape[1:]
-        weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
         self._warp(flow_px)
+        repainted = np.zeros_like(weight)
         for plane, gap in zip(stylized_CHW, self._warped_CHW, strict=True):
             cv2.subtract(gap, plane, gap)
+            small = cv2.resize(gap, weight.shape[::-1], interpolation=cv2.INTER_AREA)
+            repainted += np.square(cv2.blur(small, (_REPAINTED_SIDE_PX, _REPAINTED_SIDE_PX)))
+        weight = weight * cv2.exp(repainted * np.float32(-1 / (3 * (_REPAINTED * WHITE) ** 2)))
+        weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
+        for plane, gap in zip(stylized_CHW, self._warped_CHW, strict=True):
             cv2.multiply(gap, weight, gap)
             cv2.add(plane, gap, plane)
             # Cubic convolution overshoots at edges.
