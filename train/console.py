@@ -80,10 +80,16 @@ def preflight_with_report(config: TrainConfig, output: Path, *, console: Console
     with Progress(*columns, console=console, transient=True, disable=not is_drawn) as bar, _StopBetweenSteps() as stop:
         task = bar.add_task("preflight", total=1.0)
 
+        told = 0
+
         def show(fraction: float) -> None:
+            nonlocal told
             if stop.is_asked:
                 raise KeyboardInterrupt
             bar.update(task, completed=fraction)
+            if not is_drawn and int(10 * fraction) > told:
+                told = int(10 * fraction)
+                console.print(f"preflight {told}0%")
 
         trials, sources = preflight(config, device=device, on_progress=show)
     best = suggestion(trials)
