@@ -62,7 +62,10 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
     @property
     def description(self) -> str:
         """For example `ONNX Runtime 1.31.1, CUDA, NVIDIA H200, fp16`."""
-        return f"ONNX Runtime {self._onnxruntime.__version__}, CUDA, {self._device.gpu.name}, {self.precision}"
+        # From compute capability 8.0 on, cuDNN rounds the factors of float32 convolutions to 10 bits (TF32).
+        has_tf32 = self.precision == "fp32" and float(self._device.gpu.compute_capability) >= 8.0
+        computed = "fp32 (TF32)" if has_tf32 else self.precision
+        return f"ONNX Runtime {self._onnxruntime.__version__}, CUDA, {self._device.gpu.name}, {computed}"
 
     def activate(self) -> None:
         """Load the model; see `Runner.activate`."""

@@ -152,8 +152,11 @@ class TensorRTRunner(Runner[DeviceTensor]):
                     self.artifact.path,
                     *contract.value_range,
                 )
-        low, _, high = (tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
-        fixed = (high[3], high[2]) if low == high else contract.fixed_size
+        shape = tuple(engine.get_tensor_shape(inputs[0]))
+        if -1 in shape:
+            low, _, high = (tuple(limit) for limit in engine.get_tensor_profile_shape(inputs[0], 0))
+            shape = low if low == high else ()
+        fixed = (shape[3], shape[2]) if shape else contract.fixed_size
         return dataclasses.replace(
             contract, input_name=inputs[0], output_name=outputs[0], precision=found[0], fixed_size=fixed
         )
