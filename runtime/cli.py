@@ -23,6 +23,7 @@ from stylize.runtime.errors import OptionError, StylizeError
 from stylize.runtime.extra_inputs import write_noise
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.quality import choose_variant
+from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.selection import Selection
 from stylize.runtime.source import PIPE
 from stylize.runtime.stylizer import Stylizer, stylize_video
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _NOISE = "noise:"
 _DEFAULT_NOISE_SIZE = (1024, 1024)
+DEMO = "demo"
 EXIT_ERROR = 1
 EXIT_DAMAGED_SOURCE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -59,6 +61,7 @@ def run(
     size: tuple[int | None, int | None] | None,
     noise_size: tuple[int | None, int | None] | None,
     seed: int,
+    resume: bool,
     report_path: str | None,
     quiet: bool,
     verbose: bool,
@@ -81,6 +84,9 @@ def run(
     values["width"], values["height"] = size or (None, None)
     # Options that contradict each other are refused before a model is loaded.
     selection, encode, finish = filled(Selection, values), filled(EncodeOptions, values), filled(FinishOptions, values)
+    resume_options = filled(ResumeOptions, values) if resume else None
+    if resume and source in {DEMO, _NOISE}:
+        raise OptionError(f"--resume: `{source}` is drawn anew each time; give a file")
     artifact, note = open_artifact(model, input_range=input_range), ""
     with _drawn(artifact, source, noise_size=noise_size, seed=seed) as path:
 
@@ -92,7 +98,14 @@ def run(
         progress = ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
         with load(artifact) as stylizer, progress:
             report = stylize_video(
-                stylizer, path, target, selection=selection, encode=encode, finish=finish, on_progress=progress.update
+                stylizer,
+                path,
+                target,
+                selection=selection,
+                encode=encode,
+                finish=finish,
+                resume=resume_options,
+                on_progress=progress.update,
             )
     if note:
         report = dataclasses.replace(report, notes=(note, *report.notes))
@@ -143,7 +156,7 @@ def _drawn(
         if width % multiple or height % multiple:
             logger.warning("%dx%d: textures tile where both sides are multiples of %d", width, height, multiple)
         return _file("noise.ppm", partial(write_noise, width=width, height=height, seed=seed))
-    return _file("demo.mp4", write_demo_clip) if source == "demo" else nullcontext(source)
+    return _file("demo.mp4", write_demo_clip) if source == DEMO else nullcontext(source)
 
 
 @contextmanager

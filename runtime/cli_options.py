@@ -196,6 +196,14 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
             help="Container.  [default: by suffix; matroska for -]",
         ),
     ),
+    "Long jobs": (
+        click.Option(
+            ["--resume"], is_flag=True, help="Keep finished segments; the same command goes on after any stop."
+        ),
+        click.Option(
+            ["--segment-frames"], type=click.IntRange(2), default=120, show_default=True, help="Frames in each."
+        ),
+    ),
     "Reporting": (
         click.Option(["--json", "report_path"], metavar="PATH", help="Write the run report there; - for stdout."),
         _action("--self-test", _self_test, "Render generated clips on this machine, say what survived, and exit."),

@@ -1,8 +1,7 @@
 """Containers in: frames with their time, and the packets that travel along unchanged."""
 
+from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -25,6 +24,7 @@ from stylize.runtime.source import open_source, pipe_hint
 from stylize.runtime.surface import Surface, is_on_device, samples_pix_fmt
 from stylize.runtime.surface_source import SurfaceSource, downloaded, filterable
 from stylize.runtime.tone_map import SDR_COLOR, ToneMapper
+from stylize.runtime.video_info import VideoInfo
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
 
@@ -37,33 +37,6 @@ _INDEXED_FORMATS: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _SEEK_MARGIN_SECONDS: Final = 10
 # Headers round durations and the last frame's may be missing; a cut shorter than this goes unnoticed.
 _SHORTFALL_SECONDS: Final = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """What a video looks like once decoded: upright, progressive, gaps in its tags filled."""
-
-    width: int
-    """Pixels, after rotation."""
-    height: int
-    """Pixels, after rotation."""
-    time_base: Fraction
-    """Seconds per tick of the frames' times."""
-    frame_rate: Fraction
-    """Average frames per second; paces the encoder's rate control, never a frame's time."""
-    color: Color
-    sample_aspect_ratio: Fraction = Fraction(1)
-    """Width of a pixel divided by its height, after rotation."""
-    pix_fmt: str = "yuv420p"
-    """Pixel format of the source."""
-    num_frames: int | None = None
-    """As the container declares, an estimate for a part of it, None when unknown."""
-    duration_seconds: float | None = None
-    """From the first frame's start to the last one's end as the container declares, None when it does not."""
-    decoder: str = ""
-    """FFmpeg's decoder in use."""
-    is_resampled: bool = False
-    """Whether frames are put on an even grid: each is to be written once for every tick of its duration."""
 
 
 class Decoder:
@@ -97,8 +70,27 @@ class Decoder:
         self.notes: list[str] = []
         """What was guessed or changed about the picture, one sentence each."""
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
+        self._info: VideoInfo | None = None
+        self._has_changed_size = False
+        self._source_size = (0, 0)
+        self._converter = ColorConverter()
+        self._tone_mapper: ToneMapper | None = None
+        self._open()
+        try:
+            items = self._counted(self._decode())
+            *self._first_packets, first = self._until_first_frame(items)
+            assert isinstance(first, TimedPicture), "the head ends with the first frame"
+            self.first_seconds = first.pts * first.time_base
+            """Time of the first frame."""
+            self._items: Iterator[Item] = chain([*self._first_packets, first], items)
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _open(self) -> None:
+        """Open the source near the selected start with a fresh decoder."""
         opened = open_source(
-            source,
+            self.source,
             picture_rate=self.selection.picture_rate,
             hwaccel=self._surfaces.hwaccel if self._surfaces is not None else None,
         )
@@ -112,22 +104,24 @@ class Decoder:
             self.video_stream.codec_context.thread_count = 1 if is_list else _MAX_THREADS
             if self._surfaces is not None:
                 self.notes += self._surfaces.configure(self.video_stream.codec_context)
-            self._converter = ColorConverter()
-            self._filter = PictureFilter()
-            self._tone_mapper: ToneMapper | None = None
-            origin = Fraction(self.container.start_time or 0, av.time_base)
-            self._clock = Clock(self._time_base, self._frame_rate)
-            self._cut = self._seek(origin)
-            self._num_corrupt_packets = 0
-            self._has_changed_size = False
-            self._source_size = (0, 0)
-            self._last_end_seconds = 0.0  # over all streams, from the start of the file
-            self._info: VideoInfo | None = None
-            items = self._counted(self._decode())
-            self._items = chain(self._until_first_frame(items), items)
+            streams = [stream for stream in self.container.streams if stream.type == "audio"]
+            self._cut = Cut(
+                self.selection,
+                origin=Fraction(self.container.start_time or 0, av.time_base),
+                waits_for=(self.video_stream.index, *(stream.index for stream in streams)),
+            )
+            self._reset()
+            self._seek_near(self._cut.first)
         except BaseException:
             self.container.close()
             raise
+
+    def _reset(self) -> None:
+        """Forget what was read."""
+        self._filter = PictureFilter()
+        self._clock = Clock(self._time_base, self._frame_rate)
+        self._num_corrupt_packets = 0
+        self._last_end_seconds = 0.0  # over all streams, from the start of the file
 
     def __enter__(self) -> Self:
         return self
@@ -143,6 +137,60 @@ class Decoder:
     def close(self) -> None:
         """Close the file; calling it again is harmless."""
         self.container.close()
+
+    def continue_after(self, last: Fraction, *, num_done: int, num_again: int = 0, may_seek: bool = True) -> None:
+        """Go on behind the frame shown at `last`, in place of starting with the first one.
+
+        Args:
+            last: seconds; the time of a frame as an earlier pass over the same source gave it.
+            num_done: frames up to and with that one, to count on from.
+            num_again: how many of these are yielded again first, as far as there are.
+            may_seek: whether the earlier pass met neither damage nor missing times, so that what is decoded
+                from the middle is what was decoded from the front.
+
+        Raises:
+            InputMediaError: no frame is shown at that time.
+        """
+        has_sought = may_seek and self._seek_near(self._cut.source_seconds(last))
+        items = self._counted(self._decode()) if has_sought else self._items
+        is_found = self._skip_past(last, items, num_again)
+        if has_sought and not is_found:
+            notes = self.notes[:]
+            self.container.close()
+            self._open()
+            self.notes[:] = notes
+            self.problems.clear()
+            is_found = self._skip_past(last, self._counted(self._decode()), num_again)
+        if not is_found:
+            raise InputMediaError(self.source, f"shows no frame at {float(last):.3f} s any more")
+        self.num_frames = num_done
+
+    def _skip_past(self, last: Fraction, items: Iterator[Item], num_again: int) -> bool:
+        """Read up to the frame at `last`; False when there is none."""
+        again: deque[Item] = deque(maxlen=num_again)
+        for frame in items:
+            if not isinstance(frame, TimedPicture):
+                continue
+            again.append(frame)
+            time = frame.pts * frame.time_base
+            if time >= last:
+                self._items = chain(again, items)
+                return time == last
+        return False
+
+    def carried_packets(self) -> "Iterator[Packet[Stream]]":
+        """Only what is carried along, without decoding further frames; in place of iterating."""
+        yield from (packet for packet in self._first_packets if not isinstance(packet, TimedPicture))
+        for packet in self._demux():
+            if self._cut.is_over(packet):
+                break
+            if packet.stream.type != "video" and self._cut.move(packet):
+                yield packet
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything so far was decoded without damage and had a time."""
+        return not (self._num_corrupt_packets or self._clock.num_repaired or self.problems)
 
     @property
     def info(self) -> VideoInfo:
@@ -216,18 +264,19 @@ class Decoder:
         reason = f": {'; '.join(self.problems)}" if self.problems else ""
         raise InputMediaError(self.source, f"no frame of its video can be decoded{reason}{pipe_hint(self.source)}")
 
-    def _seek(self, origin: Fraction) -> Cut:
-        """Go near the selected start where the container has an index to do so exactly."""
-        start = self.selection.start_seconds - _SEEK_MARGIN_SECONDS
-        if start > 0 and not _INDEXED_FORMATS.isdisjoint(self.container.format.name.split(",")):
-            # Decoding from the front instead gives the same frames, later.
-            with suppress(av.FFmpegError):
-                self.container.seek(int((origin + start) * av.time_base))
-                self._clock.set_first(self.video_stream.start_time or 0)
-        streams = [stream for stream in self.container.streams if stream.type == "audio"]
-        return Cut(
-            self.selection, origin=origin, waits_for=(self.video_stream.index, *(stream.index for stream in streams))
-        )
+    def _seek_near(self, seconds: Fraction) -> bool:
+        """Go to a key frame well before `seconds` where the container has an index to do so exactly."""
+        start = seconds - _SEEK_MARGIN_SECONDS
+        is_behind_front = start > Fraction(self.container.start_time or 0, av.time_base)
+        if not is_behind_front or _INDEXED_FORMATS.isdisjoint(self.container.format.name.split(",")):
+            return False
+        try:
+            self.container.seek(int(start * av.time_base))
+        except av.FFmpegError:
+            return False  # decoding from the front instead gives the same frames, later
+        self._reset()
+        self._clock.set_first(self.video_stream.start_time or 0)
+        return True
 
     def _counted(self, items: Iterator[Item]) -> Iterator[Item]:
         """Resample where asked for, and count what is yielded."""

@@ -12,6 +12,7 @@ import av
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from stylize.runtime.carry import kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, tracks_of_file
@@ -144,6 +145,24 @@ class Encoder:
         early, self._early = self._early, []
         for packet in early:
             self.write(packet)
+
+    def copy(self, packet: "Packet[VideoStream]") -> None:
+        """Write a picture that another encoder with the same options made, instead of a frame.
+
+        Args:
+            packet: with both its times, in ticks of the video's time base.
+
+        Raises:
+            OutputMediaError: the disk is full.
+        """
+        assert packet.pts is not None, "stored packets have times"
+        if not self._is_started:
+            self._start()
+        packet.stream, packet.time_base = self._video.stream, self._info.time_base
+        with self._reported():
+            self._tracks[self._video.stream.index].add(packet.pts, packet.time_base)
+            self.num_frames += 1
+            self._container.mux_one(packet)
 
     def finish(self) -> None:
         """Write what the encoder still holds and close the file.

@@ -68,6 +68,7 @@ class Finish:
         *,
         strength: float = 1.0,
         info: VideoInfo | None = None,
+        first_seconds: Fraction | None = None,
         mask_offset_seconds: Fraction = Fraction(0),
     ) -> None:
         """Open what `options` need.
@@ -76,6 +77,8 @@ class Finish:
             options: the controls; None for none.
             strength: 0 shows the source, 1 the style, in between a blend.
             info: size, colour and length of the video; None for single pictures.
+            first_seconds: time of the video's first frame, from which fades and mask count; None for that of the
+                first one asked about.
             mask_offset_seconds: where in the mask the first frame lies, for a video cut at its start.
 
         Raises:
@@ -97,7 +100,7 @@ class Finish:
         self._luma_weights = info.color.luma_weights if info is not None else LUMA_WEIGHTS_BT709
         self._duration_seconds = info.duration_seconds if info is not None else None
         self._mask_offset_seconds = mask_offset_seconds
-        self._first: Fraction | None = None
+        self._first = first_seconds
         if self._options.fade_out_seconds and self._duration_seconds is None:
             raise OptionError("--fade-out: the length of this input is unknown; give --end, or a file that states it")
         self._mask: Mask | None = None

@@ -8,7 +8,7 @@ from typing import Self
 
 from stylize.runtime.errors import OutputMediaError
 
-__all__ = ["PartialFile", "StandardOutput"]
+__all__ = ["PartialFile", "StandardOutput", "sync_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +45,24 @@ class PartialFile:
         """What FFmpeg opens: absolute, so that no name is mistaken for a protocol."""
         return str(self.path.absolute())
 
-    def commit(self) -> None:
+    def commit(self, *, is_durable: bool = False) -> None:
         """Give the finished file its name, replacing what was there.
+
+        Args:
+            is_durable: wait until it is on the disk, before something else is deleted in its favour.
 
         Raises:
             OutputMediaError: the rename failed.
         """
         try:
+            if is_durable:
+                with self.path.open("rb") as file:
+                    os.fsync(file.fileno())
             os.replace(self.path, self.target)  # noqa: PTH105 - Path.replace says nothing about atomicity
         except OSError as error:
             raise OutputMediaError(self.target, f"cannot be replaced: {error.strerror}") from error
+        if is_durable:
+            sync_folder(self.target.parent)
         self._is_committed = True
 
     def __enter__(self) -> Self:
@@ -91,3 +99,13 @@ class StandardOutput:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Nothing to do."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` are on the disk; only POSIX systems can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -16,6 +16,8 @@ class RunReport:
     source: str
     target: str
     num_frames: int
+    num_resumed_frames: int
+    """Of these, what an earlier run had finished."""
     width: int
     """Pixels of the output."""
     height: int
@@ -44,8 +46,8 @@ class RunReport:
 
     @property
     def frames_per_second(self) -> float:
-        """Frames per second of the whole run."""
-        return self.num_frames / self.wall_seconds if self.wall_seconds > 0 else 0.0
+        """Frames per second of this run, from start to end."""
+        return (self.num_frames - self.num_resumed_frames) / self.wall_seconds if self.wall_seconds > 0 else 0.0
 
     def to_json(self) -> str:
         """The report as indented JSON, with the frame rate."""

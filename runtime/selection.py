@@ -97,17 +97,22 @@ class Cut:
             origin: the file's start in seconds, to which both are relative.
             waits_for: indexes of the streams that must be past the end before reading stops.
         """
-        self._first = origin + selection.start_seconds
+        self.first = origin + selection.start_seconds
+        """Start of the part in the file's own seconds."""
         self._end = None if selection.end_seconds is None else origin + selection.end_seconds
         # Without a start to move to zero, times stay as they are.
-        self._shift = self._first if selection.start_seconds else Fraction(0)
+        self._shift = self.first if selection.start_seconds else Fraction(0)
         self._unfinished = set(waits_for)
 
     def has(self, seconds: Fraction) -> bool:
         """Whether what is shown at `seconds` belongs to the part."""
-        if self._shift and seconds < self._first:
+        if self._shift and seconds < self.first:
             return False
         return self._end is None or seconds < self._end
+
+    def source_seconds(self, seconds: Fraction) -> Fraction:
+        """The file's own time for one of the part."""
+        return seconds + self._shift
 
     def shift_ticks(self, time_base: Fraction) -> int:
         """What to subtract from times in ticks of `time_base` seconds."""

@@ -15,7 +15,7 @@ from av.container import InputContainer
 from stylize.runtime.errors import InputMediaError
 from stylize.runtime.still import STILL_SUFFIXES
 
-__all__ = ["PIPE", "Source", "number_pattern", "open_source", "pipe_hint"]
+__all__ = ["PIPE", "Source", "local_files", "number_pattern", "open_source", "pipe_hint"]
 
 PIPE: Final = "-"
 """The name of standard input and output."""
@@ -75,6 +75,18 @@ def open_source(source: str | Path, *, picture_rate: Fraction, hwaccel: HWAccel 
         ) from error
     except (av.FFmpegError, OSError) as error:
         raise InputMediaError(source, f"cannot be opened: {error.strerror}") from error
+
+
+def local_files(source: str | Path) -> list[Path]:
+    """The files that `source` stands for: itself, or the pictures; none for a pipe or an address.
+
+    Raises:
+        InputMediaError: a folder without pictures, or no picture of that name.
+    """
+    if str(source) == PIPE or (isinstance(source, str) and "://" in source):
+        return []
+    path = Path(source).absolute()
+    return _pictures(path, source)[0] or [path]
 
 
 def pipe_hint(source: str | Path) -> str:

@@ -1,15 +1,14 @@
 """The Python interface: pictures as arrays, and whole files."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +17,21 @@ from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.decode import Decoder
 from stylize.runtime.device_bridge import DeviceSession
 from stylize.runtime.encode import EncodeOptions, Encoder
-from stylize.runtime.errors import OptionError, OutputMismatchError
+from stylize.runtime.errors import OptionError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
 from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.network_pass import NetworkPass
-from stylize.runtime.partial_file import PartialFile, StandardOutput
+from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.picture_sequence import PictureSequence
 from stylize.runtime.pipeline import StageSeconds, run_pipeline
+from stylize.runtime.render import open_output, render_pictures, render_segments, render_still, render_video
 from stylize.runtime.report import RunReport
+from stylize.runtime.resume import ResumeFolder, ResumeOptions, run_facts
 from stylize.runtime.runner import Backend, ComputePrecision, open_active_runner
 from stylize.runtime.selection import Item, Selection
-from stylize.runtime.source import PIPE, number_pattern
-from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
+from stylize.runtime.source import number_pattern
+from stylize.runtime.still import STILL_SUFFIXES
 from stylize.runtime.surface_render import SurfaceRender, surface_session
 
 __all__ = ["Stylizer", "stylize_video"]
@@ -76,6 +77,7 @@ class Stylizer:
         """
         self.artifact = model if isinstance(model, Artifact) else open_artifact(model)
         self.strength = strength
+        self._settings = {"strength": strength, "style_scale": style_scale, "style_mix": style_mix, "seed": seed}
         self._finish = Finish(strength=strength)
         self._style_scale = style_scale
         extra_inputs = ExtraInputs(self.artifact.contract, style_mix=style_mix, seed=seed)
@@ -98,6 +100,22 @@ class Stylizer:
     def precision(self) -> str:
         """What the network is really computed in, for example `fp32`."""
         return self._runner.precision
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """All on which the picture depends, by name: the model, its settings and what computes it."""
+        digest = hashlib.sha256(self.artifact.path.read_bytes()).hexdigest()
+        return {
+            "model": f"{self.artifact.name} ({digest[:12]})",
+            "contract": self.artifact.contract.to_json(),
+            "backend": self._runner.description,
+            **{name: str(value) for name, value in self._settings.items()},
+        }
+
+    @property
+    def num_warmup_frames(self) -> int:
+        """How many earlier frames must pass before one comes out as in mid-video; 0, as none is remembered."""
+        return 0
 
     def run(self, frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Stylize pictures.
@@ -171,6 +189,7 @@ def stylize_video(
     selection: Selection | None = None,
     encode: EncodeOptions | None = None,
     finish: FinishOptions | None = None,
+    resume: ResumeOptions | None = None,
     on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> RunReport:
     """Stylize a video with its sound, or a picture, from file to file.
@@ -178,6 +197,8 @@ def stylize_video(
     The target appears when it is complete and was read back; until then, and after an interruption, what
     is done is beside it under `PartialFile`'s name. A source that breaks off is rendered as far as it goes
     and the damage stands in the report's `problems`.
+
+    With `resume` what is done is kept in segments beside the target, and the same call goes on with them.
 
     Args:
         model: an ONNX file, the name of a built-in style, or a `Stylizer` with its own options.
@@ -188,6 +209,7 @@ def stylize_video(
         selection: which part of the source, at what rate and size.
         encode: how to encode a video.
         finish: where, when and how the style shows.
+        resume: how to divide a render that a later call can continue; None for one that starts anew.
         on_progress: called with frames done and frames expected, the latter None when unknown; from
             another thread.
 
@@ -198,23 +220,34 @@ def stylize_video(
     if not isinstance(model, Stylizer):
         with Stylizer(model) as stylizer:
             return stylize_video(
-                stylizer, source, target, selection=selection, encode=encode, finish=finish, on_progress=on_progress
+                stylizer,
+                source,
+                target,
+                selection=selection,
+                encode=encode,
+                finish=finish,
+                resume=resume,
+                on_progress=on_progress,
             )
     _reject_same(source, target)
     started = time.perf_counter()
+    encode, finish = encode or EncodeOptions(), finish or FinishOptions()
+    facts = run_facts(source, model.facts, (selection or Selection(), encode, finish, resume)) if resume else {}
     with (
-        Decoder(source, selection=selection, surface_gpu=_surface_gpu(model, target)) as decoder,
+        Decoder(source, selection=selection, surface_gpu=None if resume else _surface_gpu(model, target)) as decoder,
         Finish(
             finish,
             strength=model.strength,
             info=decoder.info,
+            first_seconds=decoder.first_seconds,
             mask_offset_seconds=decoder.selection.start_seconds,
         ) as finisher,
         ExitStack() as surface_memory,  # left after the encoder, which holds pictures in it
-        _open_output(target, decoder) as output,
+        open_output(target, decoder, resume=resume, facts=facts) as output,
     ):
+        num_done = output.num_frames if isinstance(output, ResumeFolder) else 0
 
-        def render(sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds:
+        def run(sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds:
             total = decoder.info.num_frames
             begin = partial(model.begin, finish=finisher)
             session, surfaces = model.surface_session, None
@@ -228,26 +261,31 @@ def stylize_video(
                 sink=sink,
                 settle=finisher.settle if finisher.settles else None,
                 num_in_flight=(surfaces and surfaces.num_in_flight) or model.num_in_flight,
-                on_frame=lambda done: on_progress(done, total),
+                on_frame=lambda done: on_progress(num_done + done, total),
             )
+
+        def show(frame: Frame) -> None:
+            model.stylize(frame, finish=finisher)
+            finisher.settle(frame)
 
         logger.info("%s: %s", source, decoder.info)
         logger.info("%s by %s", model.artifact.contract, model.backend)
         if isinstance(output, PictureSequence):
-            result = _render_pictures(render, decoder, output)
+            result = render_pictures(run, decoder, output)
+        elif isinstance(output, ResumeFolder):
+            result = render_segments(run, decoder, output, encode, num_again=model.num_warmup_frames)
         elif target.suffix.lower() in STILL_SUFFIXES and isinstance(output, PartialFile):
-            result = _render_still(model, finisher, decoder, output)
+            result = render_still(show, decoder, output)
         else:
-            result = _render_video(render, decoder, output, encode or EncodeOptions())
-        if not isinstance(output, PictureSequence):
-            output.commit()
-    for problem in decoder.problems:
+            result = render_video(run, decoder, output, encode)
+    for problem in result.problems:
         logger.warning("%s: %s", source, problem)
     return RunReport(
         model=model.artifact.name,
         source=str(source),
         target=str(target),
-        num_frames=decoder.num_frames,
+        num_frames=result.num_frames,
+        num_resumed_frames=num_done,
         width=result.size[0],
         height=result.size[1],
         wall_seconds=time.perf_counter() - started,
@@ -260,10 +298,10 @@ def stylize_video(
         encoder=result.encoder,
         color=decoder.info.color.description,
         strength=model.strength,
-        steady=finish.steady if finish is not None else 0.0,
+        steady=finish.steady,
         scene_cut_seconds=tuple(finisher.cut_seconds),
-        notes=(*decoder.notes, *finisher.notes, *result.notes),
-        problems=tuple(decoder.problems),
+        notes=(*result.notes, *finisher.notes),
+        problems=result.problems,
     )
 
 
@@ -284,60 +322,3 @@ def _reject_same(source: str | Path, target: Path) -> None:
         folder = read if read.is_dir() else read.parent
         if folder.exists() and folder.samefile(target.parent):
             raise OptionError(f"{target} would be written among the pictures read: choose another folder")
-
-
-def _open_output(target: Path, decoder: Decoder) -> PartialFile | StandardOutput | PictureSequence:
-    if str(target) == PIPE:
-        return StandardOutput()
-    if target.suffix.lower() in STILL_SUFFIXES and number_pattern(target) and not decoder.is_picture:
-        return PictureSequence(target, repeats_frames=decoder.info.is_resampled)
-    return PartialFile(target)
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What the writing side knows about a finished file."""
-
-    size: tuple[int, int]
-    encoder: str
-    seconds: StageSeconds
-    notes: tuple[str, ...] = ()
-
-
-class _Render(Protocol):
-    """Passes all of the source, stylized, to a sink; where that is an encoder's, surfaces as they are."""
-
-    def __call__(self, sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds: ...
-
-
-def _render_video(
-    render: _Render, decoder: Decoder, output: PartialFile | StandardOutput, options: EncodeOptions
-) -> _Result:
-    with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
-        seconds = render(encoder.write, encoder)
-    if encoder.num_frames != decoder.num_frames:
-        raise OutputMismatchError(f"{output.target}: {encoder.num_frames} of {decoder.num_frames} frames encoded")
-    encoder.check()
-    return _Result(encoder.size, encoder.description, seconds, tuple(encoder.notes))
-
-
-def _render_pictures(render: _Render, decoder: Decoder, output: PictureSequence) -> _Result:
-    seconds = render(output.write)
-    notes = tuple(
-        f"{stream.type} track {stream.index} left out: pictures hold none" for stream in decoder.other_streams
-    )
-    size = decoder.info.width, decoder.info.height
-    return _Result(size, still_description(output.pattern.suffix), seconds, notes)
-
-
-def _render_still(model: Stylizer, finisher: Finish, decoder: Decoder, output: PartialFile) -> _Result:
-    """Render the one frame of a picture in the calling thread."""
-    frames = list(islice((item for item in decoder if isinstance(item, Frame)), 2))
-    if len(frames) > 1:
-        raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4, or %04d.png")
-    started = time.perf_counter()
-    model.stylize(frames[0], finish=finisher)
-    finisher.settle(frames[0])
-    seconds = StageSeconds(network=time.perf_counter() - started)
-    write_still(frames[0], output)
-    return _Result((frames[0].width, frames[0].height), still_description(output.target.suffix), seconds)

@@ -14,6 +14,7 @@ from helpers.networks import write_affine
 from stylize.runtime.cli_options import OPTIONS
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.finish import FinishOptions
+from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.selection import Selection
 from stylize.runtime.stylizer import Stylizer
 
@@ -129,9 +130,19 @@ def test_demo_needs_no_input_file(folder: Path) -> None:
 
 
 def test_every_option_reaches_exactly_one_place() -> None:
-    takers = (Selection, EncodeOptions, FinishOptions, Stylizer)
+    takers = (Selection, EncodeOptions, FinishOptions, ResumeOptions, Stylizer)
     taken = Counter(name for taker in takers for name in inspect.signature(taker).parameters)
-    own = {"quality", "input_range", "noise_size", "report_path", "quiet", "verbose", "list_styles", "self_test"}
+    own = {
+        "quality",
+        "input_range",
+        "resume",
+        "noise_size",
+        "report_path",
+        "quiet",
+        "verbose",
+        "list_styles",
+        "self_test",
+    }
     for option in (option for options in OPTIONS.values() for option in options):
         names = ("width", "height") if option.name == "size" else (option.name,)
         assert all(taken[name] == (name not in own) for name in names), option.name

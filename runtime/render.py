@@ -1,0 +1,172 @@
+"""The ways of writing a result: a video, segments of one, numbered pictures, a single picture."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from stylize.runtime.decode import Decoder
+from stylize.runtime.encode import EncodeOptions, Encoder
+from stylize.runtime.errors import InputMediaError, OptionError, OutputMismatchError
+from stylize.runtime.frame import Frame
+from stylize.runtime.partial_file import PartialFile, StandardOutput
+from stylize.runtime.picture_sequence import PictureSequence
+from stylize.runtime.pipeline import StageSeconds
+from stylize.runtime.resume import ResumeFolder, ResumeOptions, SegmentWriter, fingerprint, join_segments
+from stylize.runtime.selection import Item
+from stylize.runtime.source import PIPE, number_pattern
+from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
+
+__all__ = ["Result", "open_output", "render_pictures", "render_segments", "render_still", "render_video"]
+
+
+class Run(Protocol):
+    """Passes all of the source, stylized, to a sink; where that is an encoder's, surfaces as they are."""
+
+    def __call__(self, sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What is known about a finished output."""
+
+    num_frames: int
+    size: tuple[int, int]
+    encoder: str
+    seconds: StageSeconds
+    notes: tuple[str, ...]
+    """What was guessed, changed or left out."""
+    problems: tuple[str, ...]
+    """Damage in the source."""
+
+
+def open_output(
+    target: Path, decoder: Decoder, *, resume: ResumeOptions | None, facts: Mapping[str, str]
+) -> PartialFile | StandardOutput | PictureSequence | ResumeFolder:
+    """What to write to, by the name of the target.
+
+    Args:
+        target: the file, pattern or pipe asked for.
+        decoder: the source.
+        resume: how to divide a render that can be continued, None for another.
+        facts: what such a render depends on.
+
+    Raises:
+        OptionError: pictures, GIF and pipes cannot be continued.
+        OutputMediaError: the target cannot be written.
+    """
+    is_still = target.suffix.lower() in STILL_SUFFIXES
+    if resume is not None:
+        if str(target) == PIPE or is_still or target.suffix.lower() == ".gif":
+            raise OptionError(f"--resume: {target} is no video file of segments; choose .mp4, .mkv, .mov or .webm")
+        return ResumeFolder(target, facts, resume)
+    if str(target) == PIPE:
+        return StandardOutput()
+    if is_still and number_pattern(target) and not decoder.is_picture:
+        return PictureSequence(target, repeats_frames=decoder.info.is_resampled)
+    return PartialFile(target)
+
+
+def render_video(run: Run, decoder: Decoder, output: PartialFile | StandardOutput, options: EncodeOptions) -> Result:
+    """Render a video with its sound."""
+    with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
+        seconds = run(encoder.write, encoder)
+    if encoder.num_frames != decoder.num_frames:
+        raise OutputMismatchError(f"{output.target}: {encoder.num_frames} of {decoder.num_frames} frames encoded")
+    encoder.check()
+    output.commit()
+    return Result(
+        num_frames=encoder.num_frames,
+        size=encoder.size,
+        encoder=encoder.description,
+        seconds=seconds,
+        notes=(*decoder.notes, *encoder.notes),
+        problems=tuple(decoder.problems),
+    )
+
+
+def render_segments(
+    run: Run, decoder: Decoder, folder: ResumeFolder, options: EncodeOptions, *, num_again: int
+) -> Result:
+    """Render the segments that are missing, and join all with the sound.
+
+    Args:
+        run: passes what `decoder` yields to a sink.
+        decoder: at its first frame.
+        folder: what is finished.
+        options: how to encode.
+        num_again: how many earlier frames pass through the network before the first missing one.
+    """
+    seconds = StageSeconds()
+    if not folder.is_complete:
+        if folder.records and folder.last_pts is not None:
+            decoder.continue_after(
+                folder.last_pts * decoder.info.time_base,
+                num_done=folder.num_frames,
+                num_again=num_again,
+                may_seek=folder.records[-1].is_clean,
+            )
+        with SegmentWriter(folder, decoder=decoder, encode=options) as writer:
+            seconds = run(writer.write)
+            if fingerprint(decoder.source) != folder.facts["input"]:
+                raise InputMediaError(decoder.source, "was changed while it was read")
+            writer.finish()
+        if folder.num_frames != decoder.num_frames:
+            raise OutputMismatchError(f"{folder.target}: {folder.num_frames} of {decoder.num_frames} frames encoded")
+    with (
+        Decoder(decoder.source, selection=decoder.selection) as source,
+        PartialFile(folder.target) as output,
+        Encoder(output, info=source.info, options=options, source=source) as encoder,
+    ):
+        join_segments(folder, source=source, encoder=encoder)
+        encoder.finish()
+        encoder.check()
+        output.commit(is_durable=True)
+    folder.remove()
+    last = folder.records[-1]
+    return Result(
+        num_frames=encoder.num_frames,
+        size=encoder.size,
+        encoder=encoder.description,
+        seconds=seconds,
+        notes=(*last.notes, *encoder.notes),
+        problems=last.problems,
+    )
+
+
+def render_pictures(run: Run, decoder: Decoder, output: PictureSequence) -> Result:
+    """Render each frame to a picture of its own."""
+    seconds = run(output.write)
+    return Result(
+        num_frames=decoder.num_frames,
+        size=(decoder.info.width, decoder.info.height),
+        encoder=still_description(output.pattern.suffix),
+        seconds=seconds,
+        notes=(
+            *decoder.notes,
+            *(f"{stream.type} track {stream.index} left out: pictures hold none" for stream in decoder.other_streams),
+        ),
+        problems=tuple(decoder.problems),
+    )
+
+
+def render_still(network: Callable[[Frame], None], decoder: Decoder, output: PartialFile) -> Result:
+    """Render the one frame of a picture in the calling thread."""
+    frames = list(islice((item for item in decoder if isinstance(item, Frame)), 2))
+    if len(frames) > 1:
+        raise OptionError(f"{decoder.source} is a video, {output.target} can hold one frame: choose .mp4, or %04d.png")
+    started = time.perf_counter()
+    network(frames[0])
+    seconds = StageSeconds(network=time.perf_counter() - started)
+    write_still(frames[0], output)
+    output.commit()
+    return Result(
+        num_frames=1,
+        size=(frames[0].width, frames[0].height),
+        encoder=still_description(output.target.suffix),
+        seconds=seconds,
+        notes=tuple(decoder.notes),
+        problems=tuple(decoder.problems),
+    )
