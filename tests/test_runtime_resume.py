@@ -101,7 +101,7 @@ def test_stopped_and_continued_equals_unbroken(case: Case, stylizer: Stylizer, t
     suffix = Path(case.target).suffix
     render(stylizer, case, tmp_path, f"plain{suffix}", is_plain=True)
     whole = render(stylizer, case, tmp_path, f"whole{suffix}")
-    for stop_after in (15, 21):
+    for stop_after in (15, 25):
         with pytest.raises(Stopped):
             render(stylizer, case, tmp_path, f"broken{suffix}", stop_after=stop_after)
         assert not (tmp_path / f"broken{suffix}").exists()
