@@ -22,15 +22,15 @@ from helpers.clips import ClipSpec, write_clip
 from helpers.networks import write_affine
 
 COMMAND = [sys.executable, "-c", "from stylize.runtime.cli import main; main()"]
-OPTIONS = ["--resume", "--segment-frames", "20", "--preset", "slow", "-q"]
+OPTIONS = ["--resume", "--segment-frames", "20", "--preset", "fast", "-q"]
 CLIP = ClipSpec(
     width=192,
     height=144,
-    pts=[index * 1000 + index * 7919 % 600 for index in range(1000)],  # uneven distances
+    pts=[index * 1000 + index * 7919 % 600 for index in range(250)],  # uneven distances
     time_base=Fraction(1, 25_000),
     options=(("preset", "veryfast"), ("bf", "3"), ("g", "50")),
     sound_start_seconds=0.3,
-    sound_seconds=39.0,
+    sound_seconds=9.0,
 )
 
 
