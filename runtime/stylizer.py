@@ -112,11 +112,6 @@ class Stylizer:
             **{name: str(value) for name, value in self._settings.items()},
         }
 
-    @property
-    def num_warmup_frames(self) -> int:
-        """How many earlier frames must pass before one comes out as in mid-video; 0, as none is remembered."""
-        return 0
-
     def run(self, frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Stylize pictures.
 
@@ -273,7 +268,7 @@ def stylize_video(
         if isinstance(output, PictureSequence):
             result = render_pictures(run, decoder, output)
         elif isinstance(output, ResumeFolder):
-            result = render_segments(run, decoder, output, encode, num_again=model.num_warmup_frames)
+            result = render_segments(run, decoder, output, encode, num_again=finisher.num_warmup_frames)
         elif target.suffix.lower() in STILL_SUFFIXES and isinstance(output, PartialFile):
             result = render_still(show, decoder, output)
         else:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kill import kill_until_done, outcome_of, unbroken
 
-from helpers.clips import ClipSpec, frame_times, packets_of, write_clip
+from helpers.clips import ClipSpec, frame_times, packets_of, read_frames, write_clip
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, FinishOptions, Selection, Stylizer, stylize_video
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
@@ -148,6 +149,17 @@ def test_damaged_source_is_said_after_continuing_too(stylizer: Stylizer, tmp_pat
     report = render(stylizer, case, tmp_path, "broken.mp4")
     assert report.problems == expected.problems != ()
     assert outcome_of(tmp_path / "broken.mp4") == outcome_of(tmp_path / "whole.mp4")
+
+
+def test_steadying_goes_on_within_a_code_value(stylizer: Stylizer, tmp_path: Path) -> None:
+    case = Case("in.mp4", EVEN, encode=EncodeOptions(codec="ffv1"), finish=FinishOptions(steady=0.6))
+    write_clip(tmp_path / case.source, case.spec)
+    render(stylizer, case, tmp_path, "whole.mkv")
+    with pytest.raises(Stopped):
+        render(stylizer, case, tmp_path, "broken.mkv", stop_after=25)
+    render(stylizer, case, tmp_path, "broken.mkv")
+    pairs = zip(read_frames(tmp_path / "broken.mkv"), read_frames(tmp_path / "whole.mkv"), strict=True)
+    assert max(int(np.abs(found.astype(int) - wanted).max()) for found, wanted in pairs) <= 1
 
 
 def test_every_setting_of_a_stylizer_is_among_its_facts(stylizer: Stylizer) -> None:
