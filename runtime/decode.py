@@ -11,15 +11,15 @@ from typing import Any, Final, Self
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
-from av.video.stream import VideoStream
+from av.stream import Stream
 
+from stylize.runtime.choose_video import announced_seconds, choose_video
 from stylize.runtime.clock import Clock
 from stylize.runtime.color import Color, ColorConverter, color_from_picture
 from stylize.runtime.errors import InputMediaError, OptionError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.picture_filter import PictureFilter
-from stylize.runtime.selection import Cut, Item, Selection, resampled, seconds_from_text
+from stylize.runtime.selection import Cut, Item, Selection, resampled
 from stylize.runtime.source import open_source, pipe_hint
 from stylize.runtime.surface import Surface, is_on_device, samples_pix_fmt
 from stylize.runtime.surface_source import SurfaceSource, downloaded, filterable
@@ -71,8 +71,7 @@ class Decoder:
         """What was guessed or changed about the picture, one sentence each."""
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
         self._info: VideoInfo | None = None
-        self._has_changed_size = False
-        self._source_size = (0, 0)
+        self._has_changed_size, self._source_size = False, (0, 0)
         self._converter = ColorConverter()
         self._tone_mapper: ToneMapper | None = None
         self._open()
@@ -97,7 +96,7 @@ class Decoder:
         self.notes += opened.notes
         self.container: InputContainer = opened.container
         try:
-            self.video_stream = self._choose_video()
+            self.video_stream = choose_video(self.container, self.source, notes=self.notes)
             self.video_stream.codec_context.thread_type = "AUTO"
             # A list of pictures must not lose those that other threads hold when a damaged one ends decoding.
             is_list = self.container.format.name == "concat"
@@ -153,12 +152,11 @@ class Decoder:
         """
         has_sought = may_seek and self._seek_near(self._cut.source_seconds(last))
         items = self._counted(self._decode()) if has_sought else self._items
-        is_found = self._skip_past(last, items, num_again)
-        if has_sought and not is_found:
-            notes = self.notes[:]
+        if not (is_found := self._skip_past(last, items, num_again)) and has_sought:
+            num_notes = len(self.notes)
             self.container.close()
             self._open()
-            self.notes[:] = notes
+            del self.notes[num_notes:]
             self.problems.clear()
             is_found = self._skip_past(last, self._counted(self._decode()), num_again)
         if not is_found:
@@ -227,32 +225,6 @@ class Decoder:
     def _frame_rate(self) -> Fraction:
         return self.video_stream.average_rate or self.video_stream.guessed_rate or _DEFAULT_RATE
 
-    @property
-    def _announced_seconds(self) -> float | None:
-        stream = self.video_stream
-        if stream.duration is not None:
-            return float(stream.duration * self._time_base)
-        try:
-            # Matroska states the length of a track in a tag, and in its header that of the longest.
-            return float(seconds_from_text(stream.metadata["DURATION"]))
-        except (KeyError, ValueError):
-            return self.container.duration / av.time_base if self.container.duration is not None else None
-
-    def _choose_video(self) -> VideoStream:
-        """The main video: never a cover picture."""
-        streams = self.container.streams
-        videos = [stream for stream in streams.video if not stream.disposition & Disposition.attached_pic]
-        best = streams.best("video")
-        video = next((stream for stream in videos if best is not None and stream.index == best.index), None)
-        if video is None:
-            kinds = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
-            raise InputMediaError(self.source, f"has no video that can be decoded (it holds: {kinds})")
-        if video.codec_context is None:
-            raise InputMediaError(self.source, "its video is of a codec that is not known here")
-        if len(streams.video) > 1:
-            self.notes.append(f"{len(streams.video)} video tracks: only track {video.index} is rendered")
-        return video
-
     def _until_first_frame(self, items: Iterator[Item]) -> list[Item]:
         head: list[Item] = []
         for item in items:
@@ -267,8 +239,8 @@ class Decoder:
     def _seek_near(self, seconds: Fraction) -> bool:
         """Go to a key frame well before `seconds` where the container has an index to do so exactly."""
         start = seconds - _SEEK_MARGIN_SECONDS
-        is_behind_front = start > Fraction(self.container.start_time or 0, av.time_base)
-        if not is_behind_front or _INDEXED_FORMATS.isdisjoint(self.container.format.name.split(",")):
+        origin = Fraction(self.container.start_time or 0, av.time_base)
+        if start <= origin or _INDEXED_FORMATS.isdisjoint(self.container.format.name.split(",")):
             return False
         try:
             self.container.seek(int(start * av.time_base))
@@ -387,7 +359,7 @@ class Decoder:
                 "scaled": (width, height) != (picture.width, picture.height),
             }
             self.notes += self._surfaces.begin(picture, [reason for reason, is_so in reasons.items() if is_so])
-        seconds = selection.seconds_of(self._announced_seconds)
+        seconds = selection.seconds_of(announced_seconds(self.container, self.video_stream))
         num_frames = stream.frames or None
         if selection.is_cut or selection.frame_rate is not None:
             num_frames = round(seconds * min(rate, selection.frame_rate or rate)) if seconds is not None else None
