@@ -136,11 +136,6 @@ class Finish:
         return strength, self._mask.at(self._seconds(picture) + self._mask_offset_seconds)
 
     @property
-    def num_warmup_frames(self) -> int:
-        """How many frames before one must be settled for it to come out as in mid-video."""
-        return self._steadier.num_warmup_frames if self._steadier is not None else 0
-
-    @property
     def settles(self) -> bool:
         """Whether every frame must pass `settle` after it was stylized or left alone."""
         return self._steadier is not None
