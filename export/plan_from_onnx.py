@@ -17,7 +17,7 @@ from stylize.runtime.contract import ModelContract
 from stylize.runtime.engine_from_onnx import BuildOptions, engine_from_onnx
 from stylize.runtime.errors import BackendUnavailableError, OptionError, OutputMediaError
 from stylize.runtime.gpu import Gpu, find_gpu
-from stylize.runtime.network_pass import MIN_SIDE_PX
+from stylize.runtime.network_pass import padded_size
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.plan import (
     Builder,
@@ -172,19 +172,13 @@ def engine_profile(contract: ModelContract, options: PlanOptions) -> EngineProfi
         width, height = contract.fixed_size
         shape = (1, 3, height, width)
         return EngineProfile(min=shape, opt=shape, max=shape)
-    shapes = []
-    for width, height in options.sizes:
-        rows, columns = (
-            -(-max(side, MIN_SIDE_PX) // contract.size_multiple) * contract.size_multiple for side in (height, width)
-        )
-        shapes.append((1, 3, rows, columns))
+    padded = [padded_size(contract, width, height) for width, height in options.sizes]
+    shapes = [(1, 3, rows, columns) for columns, rows in padded]
     try:
         return EngineProfile(min=shapes[0], opt=shapes[1], max=shapes[2])
     except ValueError as error:
         low, middle, high = (f"{width}x{height}" for width, height in options.sizes)
-        raise OptionError(
-            f"--min {low} --opt {middle} --max {high}: each must be at most the next, in both sides"
-        ) from error
+        raise OptionError(f"--min {low} --opt {middle} --max {high}: no side may exceed that of the next") from error
 
 
 def _gpu_to_build_on(builder: Builder) -> Gpu | None:

@@ -9,7 +9,7 @@ from stylize.export.verify import FrameFidelity
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.extra_inputs import ExtraInputs
-from stylize.runtime.network_pass import MIN_SIDE_PX, reflect_pad
+from stylize.runtime.network_pass import padded_size, reflect_pad
 from stylize.runtime.runner import Backend, HostRunner, open_runner
 from stylize.runtime.stylizer import Stylizer
 
@@ -99,9 +99,8 @@ def _padded_size(frame: FrameHWC, *contracts: ModelContract) -> tuple[int, int]:
     fixed = next((contract.fixed_size for contract in contracts if contract.fixed_size is not None), None)
     if fixed is not None:
         return fixed
-    multiple = int(np.lcm.reduce([contract.size_multiple for contract in contracts]))
-    width, height = (-(-max(side, MIN_SIDE_PX) // multiple) * multiple for side in (frame.shape[1], frame.shape[0]))
-    return width, height
+    stricter = max(contracts, key=lambda contract: contract.size_multiple)
+    return padded_size(stricter, frame.shape[1], frame.shape[0])
 
 
 def _fidelity(name: str, got: PictureHWC, expected: PictureHWC) -> FrameFidelity:

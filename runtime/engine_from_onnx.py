@@ -153,9 +153,9 @@ def _parse(trt: Any, trt_logger: Any, network: Any, onnx: bytes) -> None:  # noq
         return
     nodes: dict[tuple[str, str], list[str]] = {}  # by operator and complaint, which recur
     for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        complaint = f"{_one_line(error.desc())} ({error.code().name.lower()})"
-        nodes.setdefault((error.node_operator(), complaint), []).append(error.node_name())
+        parser_error = parser.get_error(index)
+        complaint = f"{_one_line(parser_error.desc())} ({parser_error.code().name.lower()})"
+        nodes.setdefault((parser_error.node_operator(), complaint), []).append(parser_error.node_name())
     problems = [
         f"{operator} {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {complaint}" if operator else complaint
         for (operator, complaint), names in nodes.items()
