@@ -18,7 +18,7 @@ from stylize.export.verify import FrameFidelity, check_floor, verification_frame
 from stylize.export.verify_onnx import compare_models, figures_of
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.contract import ModelContract, Precision
-from stylize.runtime.errors import OptionError
+from stylize.runtime.errors import EngineBuildError, OptionError
 
 __all__ = ["ProvenOnnx", "onnx_from_onnx"]
 
@@ -63,15 +63,14 @@ def onnx_from_onnx(
     given = artifact.contract
     if given.precision == "fp16" and precision == "fp32":
         raise OptionError(f"{artifact.path}: is float16 already, float32 cannot be had back; drop fp32")
+    if given.is_int8 and precision == "fp16":
+        raise OptionError(f"{artifact.path}: is int8 with float32 between: export fp16 from the model it was made of")
     contract = _contract(artifact, size=size, style=style, precision=precision)
-    source = artifact.onnx_source()
-    model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
-    model = adopted_graph(model, given, fixed_size=contract.fixed_size)
-    rewrites = RewriteCounts()
-    if has_rewrites:
-        model, rewrites = rewrite(model)
-    if precision != given.precision:
-        model = half_from_float(model)
+    try:
+        model, rewrites = _made(artifact, contract, has_rewrites=has_rewrites)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise EngineBuildError(f"{artifact.path}: its graph breaks ONNX's own rules: {reason}") from error
     frames = verification_frames(contract.fixed_size) | (given_frames or {})
     with tempfile.TemporaryDirectory(prefix="stylize-") as folder:
         candidate = Path(folder) / "candidate.onnx"
@@ -80,6 +79,18 @@ def onnx_from_onnx(
     check_floor(results, precision)
     contract = dataclasses.replace(contract, verification=given.verification | figures_of(results))
     return ProvenOnnx(data=seal_contract(model, contract), contract=contract, results=results, rewrites=rewrites)
+
+
+def _made(artifact: Artifact, contract: ModelContract, *, has_rewrites: bool) -> tuple[onnx.ModelProto, RewriteCounts]:
+    source = artifact.onnx_source()
+    model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
+    model = adopted_graph(model, artifact.contract, fixed_size=contract.fixed_size)
+    rewrites = RewriteCounts()
+    if has_rewrites and not contract.is_int8:  # its weights are integers, which the rewrites would make floats
+        model, rewrites = rewrite(model)
+    if contract.precision != artifact.contract.precision:
+        model = half_from_float(model)
+    return model, rewrites
 
 
 def _contract(

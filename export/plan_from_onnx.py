@@ -114,7 +114,7 @@ def plan_from_onnx(
     with PartialFile(target) as partial:  # so too that the target cannot be written
         onnx = onnx_from_onnx(
             artifact,
-            precision="fp32" if options.precision == "fp32" else "fp16",
+            precision="fp16" if options.precision == "fp16" else "fp32",  # int8 has float32 between
             size=options.static,
             style=style,
             has_rewrites=options.has_rewrites,

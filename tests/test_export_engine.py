@@ -21,7 +21,7 @@ from stylize.export.onnx_from_onnx import onnx_from_onnx
 from stylize.export.plan_from_onnx import PlanOptions, engine_profile, plan_from_onnx
 from stylize.export.precision import half_from_float
 from stylize.export.rewrite import rewrite
-from stylize.runtime import Backend, ModelContract, Stylizer, open_artifact
+from stylize.runtime import Artifact, Backend, ModelContract, Stylizer, open_artifact
 from stylize.runtime import engine_from_onnx as engine_module
 from stylize.runtime.engine_from_onnx import BuildOptions, engine_from_onnx
 from stylize.runtime.errors import BackendUnavailableError, EngineBuildError, OptionError
@@ -247,6 +247,30 @@ def test_command_adopts_a_foreign_model(tmp_path: Path) -> None:
         with Stylizer(artifact, backend=Backend.ONNXRUNTIME) as stylizer:
             results.append(stylizer.run(frames).astype(int))
     assert np.abs(results[0] - results[1]).max() <= 1  # a rounding turned by the last bit of float32
+
+
+def test_graph_that_breaks_the_rules_is_one_line(small: Path, tmp_path: Path) -> None:
+    model = onnx.load(small)
+    model.graph.node[0].attribute.append(helper.make_attribute("colour", "red"))
+    (tmp_path / "broken.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(EngineBuildError, match=r"broken\.onnx: its graph breaks ONNX's own rules: .*colour"):
+        onnx_from_onnx(open_artifact(tmp_path / "broken.onnx"), precision="fp32")
+
+
+def test_int8_is_left_as_it_is(small: Path, tmp_path: Path) -> None:
+    model = onnx.load(small)
+    sealed = seal_contract(model, dataclasses.replace(contract(), size_multiple=2, float_layers=("first",)))
+    (tmp_path / "int8.onnx").write_bytes(sealed)
+    artifact = open_artifact(tmp_path / "int8.onnx")
+    with pytest.raises(OptionError, match=r"int8\.onnx: is int8 with float32 between"):
+        onnx_from_onnx(artifact, precision="fp16")
+    proven = onnx_from_onnx(artifact, precision="fp32")
+    assert onnx.load_from_string(proven.data).graph == artifact_graph(artifact)
+    assert proven.contract.is_int8
+
+
+def artifact_graph(artifact: Artifact) -> onnx.GraphProto:
+    return onnx.load(artifact.path).graph
 
 
 def test_no_rewrite_leaves_the_graph(tmp_path: Path) -> None:
