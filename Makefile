@@ -32,7 +32,7 @@ kernels:
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or later is needed, %s is %d.%d" % (sys.executable, *v))'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[cpu,openvino]'
+	$(PIP) --editable '.[cpu,openvino,steady]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
