@@ -128,7 +128,8 @@ class OpenVinoRunner(Runner[HostArray]):
 
     def _read(self) -> Any:  # noqa: ANN401 - openvino has no usable stubs
         frontend = importlib.import_module("openvino.frontend")
-        failures = (RuntimeError, *(getattr(frontend, name) for name in _FRONTEND_ERRORS))
+        # UnicodeDecodeError: OpenVINO's own message quotes a damaged name that is no text.
+        failures = (RuntimeError, UnicodeDecodeError, *(getattr(frontend, name) for name in _FRONTEND_ERRORS))
         source = self.artifact.onnx_source()
         try:
             # By its name: the search for a reader that fits prints the complaints of all others to stderr.

@@ -166,11 +166,14 @@ def test_rejects_incomplete_and_foreign_tensors() -> None:
 
 def test_published_weights_export_straight_away(tmp_path: Path) -> None:
     torch.save(_random_state(_johnson_shapes()), tmp_path / "candy.pth")
-    assert network_from_checkpoint(load_checkpoint(tmp_path / "candy.pth")).options == {"output": "clamp"}
+    assert network_from_checkpoint(load_checkpoint(tmp_path / "candy.pth")).options == {
+        "output": "clamp",
+        "upsampling": "resize",
+    }
     result = CliRunner().invoke(main, [str(tmp_path / "candy.pth"), "--size", "64x48"])
     assert result.exit_code == 0, result.output
     contract = open_artifact(tmp_path / "candy.onnx").contract
-    assert (contract.style, contract.network) == ("candy", "johnson(output=clamp)")
+    assert (contract.style, contract.network) == ("candy", "johnson(output=clamp, upsampling=resize)")
     assert contract.training_size_px is None
     assert set(contract.hashes) == {"weights"}
 

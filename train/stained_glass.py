@@ -27,6 +27,7 @@ _GLASS = np.array(
     ]
 )
 _SHARES = np.array([0.19, 0.14, 0.17, 0.08, 0.10, 0.07, 0.09, 0.05, 0.06, 0.05])
+_PANE_REACH = 0.12  # of the side: beyond that from its centre no pane goes
 _LEAD = np.array((0.06, 0.055, 0.06))  # nearly black against the light
 
 
@@ -85,11 +86,15 @@ def _panes(centres_px: NDArray[np.float64], side: int) -> tuple[NDArray[np.int64
     xs, ys = xs + wave * np.sin(ys * 9 / side), ys + wave * np.sin(xs * 11 / side)
     nearest = np.full((side, side), np.inf, np.float32)
     labels = np.zeros((side, side), np.int64)
+    reach = round(_PANE_REACH * side)
     for index, (x, y) in enumerate(centres_px.astype(np.float32)):
-        distance = (xs - x) ** 2 + (ys - y) ** 2
-        is_nearer = distance < nearest
-        nearest[is_nearer] = distance[is_nearer]
-        labels[is_nearer] = index
+        top, left = (max(round(float(place)) - reach, 0) for place in (y, x))
+        part = slice(top, top + 2 * reach), slice(left, left + 2 * reach)
+        distance = (xs[part] - x) ** 2 + (ys[part] - y) ** 2
+        is_nearer = distance < nearest[part]
+        nearest[part][is_nearer] = distance[is_nearer]
+        labels[part][is_nearer] = index
+    assert np.isfinite(nearest).all(), "a pane reaches farther than _PANE_REACH"
     is_border = np.zeros((side, side), bool)
     is_border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     is_border[1:] |= labels[1:] != labels[:-1]
