@@ -178,7 +178,9 @@ def _transcode(container: OutputContainer, stream: Stream, notes: list[str]) -> 
 
 def _is_usable(stream: Stream) -> bool:
     """Whether sound has a sample rate; one of 0 Hz is the trace of a damaged header."""
-    return not isinstance(stream, AudioStream) or stream.codec_context.sample_rate > 0
+    if not isinstance(stream, AudioStream):
+        return True
+    return stream.codec_context is not None and stream.codec_context.sample_rate > 0
 
 
 def _codec(stream: Stream) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import torch
 
 from helpers.clips import ClipSpec, numbered_frame, write_clip
 from stylize.runtime import EncodeOptions, StylizeError, Stylizer, stylize_video
@@ -25,8 +26,10 @@ from stylize.runtime.frame import Frame
 from stylize.runtime.identity import write_identity
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.still import write_still
+from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
+from stylize.train.networks import build_network
 
-KINDS = (".mp4", ".mkv", ".png", ".jpg", ".gif", ".onnx")
+KINDS = (".mp4", ".mkv", ".png", ".jpg", ".gif", ".onnx", ".pth")
 LIMIT_SECONDS = 10
 
 
@@ -53,9 +56,28 @@ def write_seeds(folder: Path) -> dict[str, bytes]:
         with PartialFile(seeds[suffix]) as output:
             write_still(frame, output)
             output.commit()
+    seeds[".pth"] = folder / "seed.pth"
+    save_checkpoint(_checkpoint(), seeds[".pth"])
     seeds[".gif"] = folder / "seed.gif"
     stylize_video(seeds[".onnx"], seeds[".mp4"], seeds[".gif"])
     return {suffix: path.read_bytes() for suffix, path in seeds.items()}
+
+
+def _checkpoint() -> Checkpoint:
+    network = build_network("fast", {"width": 32})
+    return Checkpoint(
+        network=network.name,
+        options=network.options,
+        weights=network.state_dict(),
+        style="seed",
+        style_sha256="",
+        config={},
+        step=1,
+        elapsed_seconds=1.0,
+        losses={"style": 1.0},
+        optimizer={},
+        random_state=torch.get_rng_state(),
+    )
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
@@ -94,12 +116,17 @@ def run_one(data: bytes, suffix: str, folder: Path, identity: Stylizer) -> str:
         if suffix == ".onnx":
             Stylizer(source).close()
             return "rendered"
+        if suffix == ".pth":
+            network_from_checkpoint(load_checkpoint(source))
+            return "rendered"
         report = stylize_video(identity, source, target, encode=EncodeOptions(preset="ultrafast"))
         if not target.exists():
             raise LeftoverError("no output after success")
         target.unlink()
         return "damaged" if report.problems else "rendered"
-    except StylizeError as error:
+    except (StylizeError, ValueError) as error:
+        if not isinstance(error, StylizeError) and suffix != ".pth":
+            raise  # train raises builtins, runtime its own
         if not str(error) or "\n" in str(error):
             raise LeftoverError(f"an error of {str(error).count(chr(10)) + 1} lines: {error}") from error
         # What could be rendered before a failure is kept on purpose, under its own name.

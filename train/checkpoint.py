@@ -1,6 +1,8 @@
 """Checkpoints: plain dicts and tensors, written whole or not at all."""
 
 import os
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,6 +19,21 @@ __all__ = ["Checkpoint", "load_checkpoint", "network_from_checkpoint", "save_che
 
 _FORMAT = "stylize-checkpoint"
 _FORMAT_VERSION = 1
+# What torch's unpickler was seen to raise for damaged files: it trusts the order of the bytes it reads.
+_DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +88,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of torch about a damaged file, before it raises
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGED as error:
         # torch's own text advises to load it unsafely
         raise ValueError(f"{path}: not a checkpoint, or damaged; expected a .pth that stylize-train wrote") from error
     if not isinstance(state, dict):
@@ -125,5 +144,6 @@ def network_from_checkpoint(checkpoint: Checkpoint) -> StyleNetwork:
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint's weights do not fit network {checkpoint.network!r}: {error}") from error
+        text = " ".join(str(error).split())  # torch's has a line for each weight
+        raise ValueError(f"the checkpoint's weights do not fit network {checkpoint.network!r}: {text}") from error
     return network.eval()
