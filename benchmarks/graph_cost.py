@@ -27,9 +27,12 @@ def _shapes_by_running(model: onnx.ModelProto, names: list[str], frame_sizes: li
             onnx.helper.make_tensor_value_info(_SHAPE_PREFIX + name, onnx.TensorProto.INT64, None)
         )
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    frame = session.get_inputs()[0]
-    dtype = np.float16 if frame.type == "tensor(float16)" else np.float32
-    shapes = session.run(None, {frame.name: np.full(frame_sizes, 0.5, dtype)})
+    feed = {}
+    for given in session.get_inputs():
+        # Pictures and noise have the frame's sizes; a mix of styles says its own.
+        sizes = frame_sizes if len(given.shape) == len(frame_sizes) else given.shape
+        feed[given.name] = np.full(sizes, 0.5, np.float16 if given.type == "tensor(float16)" else np.float32)
+    shapes = session.run(None, feed)
     return {name: shape.tolist() for name, shape in zip(names, shapes, strict=True)}
 
 

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from stylize.benchmarks.graph_cost import gflop_per_frame
+from stylize.runtime import open_artifact
 
 
 def weights(name: str, *sizes: int) -> onnx.TensorProto:
@@ -62,3 +63,10 @@ def test_shapes_that_the_graph_computes_are_followed(tmp_path: Path) -> None:
 def test_a_graph_without_convolutions_costs_nothing(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["frame"], ["stylized"])], [])
     assert gflop_per_frame(path, width_px=32, height_px=20) == 0.0
+
+
+def test_a_network_of_several_styles_is_counted_too() -> None:
+    single, several = (open_artifact(name).path for name in ("starry-night", "four-paintings"))
+    cost = gflop_per_frame(single, width_px=64, height_px=48)
+    # The same architecture; scales and offsets of the norms are mixed by products of (styles) x (styles, channels).
+    assert cost < gflop_per_frame(several, width_px=64, height_px=48) < 1.001 * cost
