@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
 from av.container import InputContainer
@@ -11,7 +12,10 @@ from av.video.stream import VideoStream
 from stylize.runtime.errors import InputMediaError
 from stylize.runtime.selection import seconds_from_text
 
-__all__ = ["announced_seconds", "choose_video"]
+__all__ = ["announced_seconds", "choose_video", "shortfall"]
+
+# Headers round durations and the last frame's may be missing; a cut shorter than this goes unnoticed.
+_SHORTFALL_SECONDS: Final = 0.5
 
 
 def choose_video(container: InputContainer, source: str | Path, *, notes: list[str]) -> VideoStream:
@@ -44,3 +48,33 @@ def announced_seconds(container: InputContainer, stream: VideoStream) -> float |
         return float(seconds_from_text(stream.metadata["DURATION"]))
     except (KeyError, ValueError):
         return container.duration / av.time_base if container.duration is not None else None
+
+
+def shortfall(
+    container: InputContainer,
+    stream: VideoStream,
+    *,
+    span_seconds: float,
+    last_end_seconds: float,
+    until_seconds: float | None,
+) -> str | None:
+    """What to say when less of `stream` came than its headers announce; None when all did, or they do not say.
+
+    Args:
+        container: of the stream, read to its end.
+        stream: the video.
+        span_seconds: how long the decoded frames last.
+        last_end_seconds: where the last packet of all streams ends, from the start of the file.
+        until_seconds: where reading was to stop, from the start of the stream; None at the end of the file.
+    """
+    if stream.duration is not None:
+        announced, came = float(stream.duration * (stream.time_base or 0)), span_seconds
+    elif container.duration is not None and "matroska" in container.format.name:
+        announced, came = container.duration / av.time_base, last_end_seconds
+    else:
+        return None
+    if until_seconds is not None:
+        announced = min(announced, until_seconds)
+    if came + _SHORTFALL_SECONDS >= announced:
+        return None
+    return f"ends after {came:.2f} s of the {announced:.2f} s its header announces: cut off"

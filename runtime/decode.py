@@ -1,7 +1,9 @@
 """Containers in: frames with their time, and the packets that travel along unchanged."""
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -13,14 +15,15 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from stylize.runtime.choose_video import announced_seconds, choose_video
+from stylize.runtime.choose_video import announced_seconds, choose_video, shortfall
 from stylize.runtime.clock import Clock
 from stylize.runtime.color import Color, ColorConverter, color_from_picture
-from stylize.runtime.errors import InputMediaError, OptionError
+from stylize.runtime.errors import InputMediaError, OptionError, StylizeError
 from stylize.runtime.frame import TimedPicture
+from stylize.runtime.picture_decoder import PictureDecoder
 from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.selection import Cut, Item, Selection, resampled
-from stylize.runtime.source import open_source, pipe_hint
+from stylize.runtime.source import has_sought, local_files, open_source, pipe_hint
 from stylize.runtime.surface import Surface, is_on_device, samples_pix_fmt
 from stylize.runtime.surface_source import SurfaceSource, downloaded, filterable
 from stylize.runtime.tone_map import SDR_COLOR, ToneMapper
@@ -31,12 +34,8 @@ __all__ = ["Decoder", "Item", "VideoInfo"]
 # Frame threads hold one picture each; four decode 1080p H.264 at several hundred frames per second.
 _MAX_THREADS: Final = 4
 _DEFAULT_RATE: Final = Fraction(25)  # FFmpeg's own default for sources without a rate
-# Where seeking by the container's index finds the key frame before a time. The margin covers pictures that
-# open groups leave undecodable and subtitles that began earlier.
-_INDEXED_FORMATS: Final = frozenset({"mov", "mp4", "matroska", "webm"})
+# Covers pictures that open groups leave undecodable and subtitles that began earlier.
 _SEEK_MARGIN_SECONDS: Final = 10
-# Headers round durations and the last frame's may be missing; a cut shorter than this goes unnoticed.
-_SHORTFALL_SECONDS: Final = 0.5
 
 
 class Decoder:
@@ -48,7 +47,12 @@ class Decoder:
     """
 
     def __init__(
-        self, source: str | Path, *, selection: Selection | None = None, surface_gpu: int | None = None
+        self,
+        source: str | Path,
+        *,
+        selection: Selection | None = None,
+        surface_gpu: int | None = None,
+        num_threads: int = _MAX_THREADS,
     ) -> None:
         """Open `source`.
 
@@ -56,6 +60,7 @@ class Decoder:
             source: what to read; see `open_source`.
             selection: which part of it, at what rate and size; None for all as it is.
             surface_gpu: yield surfaces for this GPU where the source allows it, decoded by it where it can.
+            num_threads: how many decode, where it is not the GPU.
 
         Raises:
             InputMediaError: missing, not media, without video, or nothing of it can be decoded.
@@ -69,6 +74,8 @@ class Decoder:
         """Frames yielded so far; resampled ones count once for every tick they are shown."""
         self.notes: list[str] = []
         """What was guessed or changed about the picture, one sentence each."""
+        self._num_threads = num_threads
+        self._last_seconds: Fraction | None = None  # time of the last frame
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
         self._info: VideoInfo | None = None
         self._has_changed_size, self._source_size = False, (0, 0)
@@ -97,10 +104,9 @@ class Decoder:
         self.container: InputContainer = opened.container
         try:
             self.video_stream = choose_video(self.container, self.source, notes=self.notes)
-            self.video_stream.codec_context.thread_type = "AUTO"
             # A list of pictures must not lose those that other threads hold when a damaged one ends decoding.
             is_list = self.container.format.name == "concat"
-            self.video_stream.codec_context.thread_count = 1 if is_list else _MAX_THREADS
+            self._pictures = PictureDecoder(self.video_stream, num_threads=1 if is_list else self._num_threads)
             if self._surfaces is not None:
                 self.notes += self._surfaces.configure(self.video_stream.codec_context)
             streams = [stream for stream in self.container.streams if stream.type == "audio"]
@@ -119,7 +125,6 @@ class Decoder:
         """Forget what was read."""
         self._filter = PictureFilter()
         self._clock = Clock(self._time_base, self._frame_rate)
-        self._num_corrupt_packets = 0
         self._last_end_seconds = 0.0  # over all streams, from the start of the file
 
     def __enter__(self) -> Self:
@@ -150,9 +155,9 @@ class Decoder:
         Raises:
             InputMediaError: no frame is shown at that time.
         """
-        has_sought = may_seek and self._seek_near(self._cut.source_seconds(last))
-        items = self._counted(self._decode()) if has_sought else self._items
-        if not (is_found := self._skip_past(last, items, num_again)) and has_sought:
+        is_near = may_seek and self._seek_near(self._cut.source_seconds(last))
+        items = self._counted(self._decode()) if is_near else self._items
+        if not (is_found := self._skip_past(last, items, num_again)) and is_near:
             num_notes = len(self.notes)
             self.container.close()
             self._open()
@@ -188,7 +193,7 @@ class Decoder:
     @property
     def is_clean(self) -> bool:
         """Whether everything so far was decoded without damage and had a time."""
-        return not (self._num_corrupt_packets or self._clock.num_repaired or self.problems)
+        return not (self._pictures.num_damaged or self._clock.num_repaired or self.problems)
 
     @property
     def info(self) -> VideoInfo:
@@ -238,14 +243,8 @@ class Decoder:
 
     def _seek_near(self, seconds: Fraction) -> bool:
         """Go to a key frame well before `seconds` where the container has an index to do so exactly."""
-        start = seconds - _SEEK_MARGIN_SECONDS
-        origin = Fraction(self.container.start_time or 0, av.time_base)
-        if start <= origin or _INDEXED_FORMATS.isdisjoint(self.container.format.name.split(",")):
+        if not has_sought(self.container, seconds - _SEEK_MARGIN_SECONDS):
             return False
-        try:
-            self.container.seek(int(start * av.time_base))
-        except av.FFmpegError:
-            return False  # decoding from the front instead gives the same frames, later
         self._reset()
         self._clock.set_first(self.video_stream.start_time or 0)
         return True
@@ -268,7 +267,21 @@ class Decoder:
                 yield packet
         yield from self._frames(None)
         yield from self._frames_of(self._filter.flush())
+        if self._pictures.has_lost_the_end and local_files(self.source):
+            yield from self._lost_frames()
         self._check_end()
+
+    def _lost_frames(self) -> Iterator[TimedPicture]:
+        """Those behind the last frame that a decoder of one thread finds in the file, opened once more."""
+        selection, last = dataclasses.replace(self.selection, frame_rate=None), self._last_seconds
+        with suppress(StylizeError), Decoder(self.source, selection=selection, num_threads=1) as alone:
+            if last is not None:
+                alone.continue_after(last, num_done=0, may_seek=not self._clock.num_repaired)
+            yield from (item for item in alone if isinstance(item, TimedPicture))
+            self._clock = alone._clock
+            self._pictures.num_damaged = max(self._pictures.num_damaged, alone._pictures.num_damaged)
+            if alone.num_frames:
+                self.notes.append(f"the damaged end was decoded again by one thread: {alone.num_frames} frames more")
 
     def _demux(self) -> Iterator["Packet[Stream]"]:
         """Every packet with data; a file that breaks off ends here with an entry in `problems`."""
@@ -286,12 +299,7 @@ class Decoder:
 
     def _frames(self, packet: "Packet[Stream] | None") -> Iterator[TimedPicture]:
         """Frames of one packet, or with None the last ones still inside the decoder."""
-        try:
-            pictures = self.video_stream.codec_context.decode(packet)
-        except av.FFmpegError:
-            self._num_corrupt_packets += 1
-            return
-        for picture in pictures:
+        for picture in self._pictures.decode(packet):
             picture.time_base = self._time_base  # PyAV leaves it unset on the last ones
             yield from self._frames_of(self._filter.push(filterable(picture, self._filter)))
 
@@ -302,6 +310,7 @@ class Decoder:
             pts, duration = self._clock.time_of(picture)
             if self._cut.has(pts * self._time_base):
                 frame = self._frame(picture)
+                self._last_seconds = (pts - shift) * self._time_base
                 frame.set_time(pts - shift, duration=duration, time_base=self._time_base)
                 yield frame
 
@@ -331,25 +340,18 @@ class Decoder:
         """Collect what the first picture and the container say, and note what was done about it."""
         stream = self.video_stream
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-        if self._filter.is_turning:
-            self.notes.append("the display rotation was applied to the pixels")
-            aspect = 1 / aspect if self._filter.is_transposing else aspect
-        if self._filter.is_deinterlacing:
-            self.notes.append("the source is interlaced: deinterlaced, one frame per picture")
-        if color.guess is not None:
-            self.notes.append(color.guess)
+        if self._filter.is_transposing:
+            aspect = 1 / aspect
         if color.hdr is not None:
             self._tone_mapper = ToneMapper(color.hdr)
-            self.notes.append(f"{color.hdr} high dynamic range is tone-mapped to ordinary BT.709 video")
         selection, rate = self.selection, self._frame_rate
         width, height = selection.size_of(picture.width, picture.height)
-        if (width, height) != (picture.width, picture.height):
-            self.notes.append(f"scaled from {picture.width}x{picture.height} to {width}x{height}")
-        if selection.frame_rate is not None:
-            self.notes.append(
-                f"resampled from {float(rate):g} to {float(selection.frame_rate):g} frames per second: "
-                "frames are repeated or left out"
-            )
+        self.notes += [
+            *self._filter.notes,
+            *([color.guess] if color.guess is not None else []),
+            *([f"{color.hdr} high dynamic range is tone-mapped to ordinary BT.709 video"] if color.hdr else []),
+            *selection.notes_on(picture.width, picture.height, rate=rate),
+        ]
         if self._surfaces is not None:
             reasons = {
                 "a single picture": self.is_picture,
@@ -379,22 +381,17 @@ class Decoder:
 
     def _check_end(self) -> None:
         """Compare what came with what the header announced."""
-        if self._num_corrupt_packets:
-            self.problems.append(f"{self._num_corrupt_packets} packets are damaged and could not be decoded")
+        if self._pictures.num_damaged:
+            self.problems.append(f"{self._pictures.num_damaged} packets are damaged and could not be decoded")
         if self._clock.num_repaired:
             self.notes.append(f"{self._clock.num_repaired} missing or backward timestamps were repaired")
-        stream = self.video_stream
-        if stream.duration is not None:
-            announced_seconds = float(stream.duration * self._time_base)
-            came_seconds = self._clock.span_seconds
-        elif self.container.duration is not None and "matroska" in self.container.format.name:
-            announced_seconds = self.container.duration / av.time_base
-            came_seconds = self._last_end_seconds
-        else:
-            return
-        if self.selection.end_seconds is not None:
-            announced_seconds = min(announced_seconds, self._cut.seconds_until_end(self.video_stream))
-        if came_seconds + _SHORTFALL_SECONDS < announced_seconds:
-            self.problems.append(
-                f"ends after {came_seconds:.2f} s of the {announced_seconds:.2f} s its header announces: cut off"
-            )
+        until = None if self.selection.end_seconds is None else self._cut.seconds_until_end(self.video_stream)
+        missing = shortfall(
+            self.container,
+            self.video_stream,
+            span_seconds=self._clock.span_seconds,
+            last_end_seconds=self._last_end_seconds,
+            until_seconds=until,
+        )
+        if missing is not None or self._pictures.is_cut_off:
+            self.problems.append(missing or "ends within its last packet: cut off")

@@ -35,6 +35,16 @@ class PictureFilter:
         self._graph: Graph | None = None
         self._key: tuple[object, ...] = ()
 
+    @property
+    def notes(self) -> list[str]:
+        """What is done to the last picture, one sentence each."""
+        notes = ["the display rotation was applied to the pixels"] if self.is_turning else []
+        return (
+            [*notes, "the source is interlaced: deinterlaced, one frame per picture"]
+            if self.is_deinterlacing
+            else notes
+        )
+
     def push(self, picture: av.VideoFrame) -> list[av.VideoFrame]:
         """Filter one picture; the result may come one picture later, its times in its own time base."""
         self.is_deinterlacing |= picture.interlaced_frame

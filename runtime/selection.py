@@ -70,6 +70,18 @@ class Selection:
             return _even(Fraction(self.height * width, height)), self.height
         return self.width or width, self.height or height
 
+    def notes_on(self, width: int, height: int, *, rate: Fraction) -> list[str]:
+        """What changes for pictures of `width` x `height` pixels that come at `rate` per second."""
+        size, notes = self.size_of(width, height), []
+        if size != (width, height):
+            notes.append(f"scaled from {width}x{height} to {size[0]}x{size[1]}")
+        if self.frame_rate is not None:
+            notes.append(
+                f"resampled from {float(rate):g} to {float(self.frame_rate):g} frames per second: "
+                "frames are repeated or left out"
+            )
+        return notes
+
     def sample_aspect_ratio_of(self, ratio: Fraction, *, width: int, height: int) -> Fraction:
         """The ratio that keeps the picture's shape when both sides are given, else `ratio` itself."""
         if self.width is None or self.height is None:

@@ -15,12 +15,14 @@ from av.container import InputContainer
 from stylize.runtime.errors import InputMediaError
 from stylize.runtime.still import STILL_SUFFIXES
 
-__all__ = ["PIPE", "Source", "local_files", "number_pattern", "open_source", "pipe_hint"]
+__all__ = ["PIPE", "Source", "has_sought", "local_files", "number_pattern", "open_source", "pipe_hint"]
 
 PIPE: Final = "-"
 """The name of standard input and output."""
 
 _TIMEOUT_SECONDS: Final = (10.0, 30.0)  # open, read: a dead network source must not hang
+# Where seeking by the container's index finds the key frame before a time.
+_INDEXED_FORMATS: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _NUMBER: Final = re.compile(r"%0?(\d*)d")
 _MICROSECONDS: Final = 1_000_000
 
@@ -75,6 +77,18 @@ def open_source(source: str | Path, *, picture_rate: Fraction, hwaccel: HWAccel 
         ) from error
     except (av.FFmpegError, OSError) as error:
         raise InputMediaError(source, f"cannot be opened: {error.strerror}") from error
+
+
+def has_sought(container: InputContainer, seconds: Fraction) -> bool:
+    """Go to a key frame before `seconds`; False, and the container as it was, where none can be found exactly."""
+    origin = Fraction(container.start_time or 0, av.time_base)
+    if seconds <= origin or _INDEXED_FORMATS.isdisjoint(container.format.name.split(",")):
+        return False
+    try:
+        container.seek(int(seconds * av.time_base))
+    except av.FFmpegError:
+        return False  # decoding from the front instead gives the same frames, later
+    return True
 
 
 def local_files(source: str | Path) -> list[Path]:

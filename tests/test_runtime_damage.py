@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from helpers.clips import ClipSpec, frame_times, read_frames, write_clip
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, ModelContract, Stylizer, open_artifact, stylize_video
 from stylize.runtime.check import check_tracks, tracks_of_file
+from stylize.runtime.decode import Decoder
 from stylize.runtime.errors import (
     ArtifactError,
     InputMediaError,
@@ -21,6 +23,7 @@ from stylize.runtime.errors import (
     OutputMismatchError,
     StylizeError,
 )
+from stylize.runtime.frame import TimedPicture
 
 LONG = ClipSpec(pts=range(100), width=128, height=96, sound_start_seconds=0.0, sound_seconds=4.0)
 
@@ -61,6 +64,36 @@ def test_truncated_video_is_rendered_as_far_as_it_goes(
     if suffix != ".ts":  # a transport stream is made to be cut anywhere and announces no length
         assert any("its header announces: cut off" in problem or "damaged" in problem for problem in report.problems)
         assert str(source) in caplog.text
+
+
+def decodable_times(path: Path) -> list[Fraction]:
+    """Times of all frames that one thread finds, each packet by itself."""
+    times: list[Fraction] = []
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        video.codec_context.thread_count = 1
+        for packet in [*(packet for packet in container.demux(video) if packet.size), None]:
+            with contextlib.suppress(av.FFmpegError):
+                times += [frame.pts * video.time_base for frame in video.codec_context.decode(packet)]
+    return times
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+def test_all_frames_before_a_cut_come_through(codec: str, tmp_path: Path) -> None:
+    options = {"libx264": (("bf", "3"), ("g", "30")), "libx265": (("x265-params", "log-level=none"),)}
+    spec = ClipSpec(pts=range(60), width=128, height=96, codec=codec, options=options.get(codec, ()))
+    whole = remux_with_index_first(write_clip(tmp_path / "whole.mp4", spec), tmp_path / "indexed.mp4").read_bytes()
+    source = tmp_path / "in.mp4"
+    num_saved = 0
+    for part in (0.75, 0.8, 0.85, 0.9, 0.97):  # the header is half of so small a file
+        source.write_bytes(whole[: int(len(whole) * part)])
+        with Decoder(source) as decoder:
+            found = [item.pts * item.time_base for item in decoder if isinstance(item, TimedPicture)]
+        assert found == decodable_times(source)
+        assert decoder.problems
+        assert decoder.num_frames == len(found)
+        num_saved += any("decoded again by one thread" in note for note in decoder.notes)
+    assert num_saved  # else this shows nothing: the cuts fell between packets
 
 
 def test_flipped_bits_in_mid_file_are_survived(identity: Path, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Packets into pictures, with an eye on those that got lost on the way."""
+
+from collections import deque
+from typing import Final
+
+import av
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+__all__ = ["PictureDecoder"]
+
+# More than any decoder holds: 16 pictures wait for their turn in H.264 and HEVC, and one in each thread.
+_NUM_REMEMBERED: Final = 64
+
+
+class PictureDecoder:
+    """Decodes the packets of one stream in order; passive.
+
+    Several threads are faster, but when one of them meets damage after the last packet, FFmpeg hands out nothing
+    more, not even the good pictures of the others: `has_lost_the_end` says so.
+    """
+
+    def __init__(self, stream: VideoStream, *, num_threads: int) -> None:
+        """Prepare the decoder of `stream`, which opens with the first packet."""
+        self.num_damaged = 0
+        """Packets so far that could not be decoded."""
+        self._context = stream.codec_context
+        self._context.thread_type = "AUTO"
+        self._context.thread_count = num_threads
+        self._packet_times: deque[int] = deque(maxlen=_NUM_REMEMBERED)
+        self._picture_times: deque[int] = deque(maxlen=_NUM_REMEMBERED)
+        self.is_cut_off = False
+        """Whether the last packet so far is not whole."""
+        self._has_failed_at_end = False
+
+    def decode(self, packet: "Packet[Stream] | None") -> list[av.VideoFrame]:
+        """The pictures that `packet` completes, or with None the last ones."""
+        if packet is not None:
+            self.is_cut_off = packet.is_corrupt
+            if packet.pts is not None:
+                self._packet_times.append(packet.pts)
+        try:
+            pictures = self._context.decode(packet)
+        except av.FFmpegError:
+            self.num_damaged += 1
+            self._has_failed_at_end |= packet is None
+            return []
+        self._picture_times.extend(picture.pts for picture in pictures if picture.pts is not None)
+        return pictures
+
+    @property
+    def has_lost_the_end(self) -> bool:
+        """After the last packet: whether pictures near the end are missing that one thread might have decoded."""
+        if self._context.thread_count == 1:
+            return False
+        lost = set(self._packet_times) - set(self._picture_times)
+        # Where each field has a packet of its own, half of the packets never become a picture.
+        return self.is_cut_off or self._has_failed_at_end or 0 < len(lost) < len(self._packet_times) // 3
