@@ -28,6 +28,7 @@ from av.video.stream import VideoStream
 from stylize.runtime.decode import Decoder
 from stylize.runtime.encode import Encoder
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
+from stylize.runtime.folder_lock import FolderLock
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.segment_file import SegmentFile, SegmentRecord, read_packets, read_record, write_durably
 from stylize.runtime.selection import Item
@@ -116,7 +117,7 @@ class ResumeFolder:
             options: how the run is divided.
 
         Raises:
-            OptionError: it belongs to a run of other facts.
+            OptionError: it belongs to a run of other facts, or to one that is under way.
             OutputMediaError: it cannot be written.
         """
         self.target = target
@@ -131,11 +132,18 @@ class ResumeFolder:
             raise OutputMediaError(target, what)
         try:
             self.path.mkdir(exist_ok=True)
-            if manifest.exists():
-                self._compare(json.loads(manifest.read_text(encoding="utf-8")), facts)
-                self._read_records()
-            else:
-                write_durably(manifest, json.dumps(facts, indent=2).encode())
+            self._lock = FolderLock(self.path)
+            try:
+                if manifest.exists():
+                    self._compare(json.loads(manifest.read_text(encoding="utf-8")), facts)
+                    self._read_records()
+                else:
+                    write_durably(manifest, json.dumps(facts, indent=2).encode())
+            except BaseException:
+                self._lock.close()
+                raise
+        except BlockingIOError as error:
+            raise OptionError(f"{self.path}: another run is at work there; wait for it, or stop it to go on") from error
         except OSError as error:
             raise OutputMediaError(target, f"{self.path} cannot be written: {error.strerror}") from error
 
@@ -160,6 +168,7 @@ class ResumeFolder:
 
     def remove(self) -> None:
         """Delete the folder, once the target is complete."""
+        self._lock.close()  # Windows removes no open file
         shutil.rmtree(self.path)
 
     def __enter__(self) -> Self:
@@ -168,6 +177,7 @@ class ResumeFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._lock.close()
         if error is None:
             return
         if self.records:

@@ -168,6 +168,22 @@ def test_every_setting_of_a_stylizer_is_among_its_facts(stylizer: Stylizer) -> N
     assert settings <= set(stylizer.facts)
 
 
+def test_second_run_at_once_is_refused(stylizer: Stylizer, tmp_path: Path) -> None:
+    case = Case("in.mp4", EVEN)
+    write_clip(tmp_path / "in.mp4", EVEN)
+    refusals: list[str] = []
+
+    def run_another(done: int, _total: int | None) -> None:
+        if done == 15:
+            with pytest.raises(OptionError, match=r"\.out\.mp4\.resume: another run is at work there") as caught:
+                render(stylizer, case, tmp_path, "out.mp4")
+            refusals.append(str(caught.value))
+
+    stylize_video(stylizer, tmp_path / "in.mp4", tmp_path / "out.mp4", resume=SEGMENTS, on_progress=run_another)
+    assert len(refusals) == 1
+    assert len(read_frames(tmp_path / "out.mp4")) == 44
+
+
 def test_another_input_model_or_option_is_named(stylizer: Stylizer, tmp_path: Path) -> None:
     case = Case("in.mp4", EVEN)
     write_clip(tmp_path / "in.mp4", EVEN)
@@ -211,7 +227,8 @@ def test_full_disk_keeps_the_finished_segments(stylizer: Stylizer, tmp_path: Pat
     (folder / "000002.partial").symlink_to("/dev/full")  # fails every write as a full disk does
     with pytest.raises(OutputMediaError, match=os.strerror(errno.ENOSPC)):
         render(stylizer, case, tmp_path, "out.mp4")
-    assert sorted(path.name for path in folder.iterdir()) == ["000000.segment", "000001.segment", "manifest.json"]
+    kept = sorted(path.name for path in folder.iterdir())
+    assert kept == ["000000.segment", "000001.segment", "lock", "manifest.json"]
     assert render(stylizer, case, tmp_path, "out.mp4").num_resumed_frames == 20
 
 
