@@ -100,7 +100,8 @@ def test_each_style_of_a_conditional_training_has_its_turn_on_both_frames(tmp_pa
 def test_teacher_loss_is_nothing_for_the_teacher_itself(tmp_path: Path) -> None:
     taught = _train(tiny_config(tmp_path, steps=1), tmp_path / "teacher.pth")
     network = network_from_checkpoint(taught)
-    config = tiny_config(tmp_path, style=(), teacher=(tmp_path / "teacher.pth",), teacher_feature_weight=1.0)
+    teacher = (tmp_path / "teacher.pth",)
+    config = tiny_config(tmp_path, style=(), teacher=teacher, teacher_feature_weight=1.0, precision="fp32")
     objective = Objective(config, torch.device("cpu"))
     terms = objective.terms(network, _same_seen_and_clean(_pairs()), 0)
     # Batches of another size are summed in another order.

@@ -37,7 +37,7 @@ class Objective:
         self._config = config
         self._device = device
         target = TeacherTarget if config.teacher else StyleTarget
-        self._target = target(config, device, _loss_dtype(config, device))
+        self._target = target(config, device, _heavy_dtype(config, device))
 
     def terms(self, network: StyleNetwork, pairs: FramePair, step: int, first_pair: int = 0) -> dict[str, Tensor]:
         """Each weighted term as a scalar with its gradient; their sum is the loss.
@@ -148,8 +148,8 @@ def _feature_flicker(features: Tensor, pairs: FramePair, form: LossForm) -> Tens
     return feature_temporal_loss(features[num_pairs:], warped, visible, form=form)
 
 
-def _loss_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """The loss network's arithmetic: bfloat16 nearly halves a step on GPUs and on CPUs with AVX-512 BF16 or AMX."""
+def _heavy_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The heavy parts' arithmetic: bfloat16 nearly halves a step on GPUs and on CPUs with AVX-512 BF16 or AMX."""
     if config.precision == "auto":
         capabilities = torch.cpu.get_capabilities()
         has_bf16 = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
@@ -158,7 +158,6 @@ def _loss_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
 
 
 def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
-    """On a GPU the style network runs in bfloat16 too; on a CPU it is too small to gain."""
-    if device.type == "cuda" and config.precision != "fp32":
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
+    """The style network in the same arithmetic as the loss network; weights and their updates stay float32."""
+    dtype = _heavy_dtype(config, device)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
