@@ -5,6 +5,8 @@ Dead leaves with power-law sizes share the edge and scale statistics of natural 
 usable filters from such pictures alone (Baradad et al., "Learning to See by Looking at Noise", 2021).
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -65,32 +67,46 @@ def draw_scene(seed: int, *, height: int, width: int) -> NDArray[np.uint8]:
     radii = (_MIN_RADIUS_PX**power + uniform * (largest**power - _MIN_RADIUS_PX**power)) ** (1 / power)
     for radius in rng.permutation(radii):
         outline = _leaf_outline(rng, rng.uniform([0, 0], [width, height]), radius)
-        _paint_leaf(canvas, outline, _leaf_colour(rng, palette, textures))
+        sheet = _Sheet.random(rng, palette, textures)
+        _paint_leaf(canvas, outline, sheet)
     scene: NDArray[np.uint8] = np.clip(np.round(canvas * 255), 0, 255).astype(np.uint8)
     return scene
 
 
-def _leaf_colour(
-    rng: np.random.Generator, palette: NDArray[np.float64], textures: list[NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """(H, W, 3) the sheet a leaf is cut from: one colour, side light and texture."""
-    colour = palette[rng.integers(len(palette))] + rng.normal(0, 0.03, 3)
-    texture = textures[rng.integers(len(textures))]
-    light = np.linspace(-1, 1, texture.shape[1])[None] * rng.uniform(-0.1, 0.1)
-    sheet: NDArray[np.float32] = (colour + (light + texture * rng.uniform(0.0, 0.12))[..., None]).astype(np.float32)
-    return sheet
+@dataclass(frozen=True, kw_only=True)
+class _Sheet:
+    """What a leaf is cut from, as large as the scene: one colour, side light and texture."""
+
+    colour: NDArray[np.float64]
+    light: NDArray[np.float64]  # (W)
+    texture: NDArray[np.float32]  # (H, W)
+    grain: float  # how much of the texture shows
+
+    @classmethod
+    def random(
+        cls, rng: np.random.Generator, palette: NDArray[np.float64], textures: list[NDArray[np.float32]]
+    ) -> "_Sheet":
+        colour = palette[rng.integers(len(palette))] + rng.normal(0, 0.03, 3)
+        texture = textures[rng.integers(len(textures))]
+        light = np.linspace(-1, 1, texture.shape[1]) * rng.uniform(-0.1, 0.1)
+        return cls(colour=colour, light=light, texture=texture, grain=rng.uniform(0.0, 0.12))
+
+    def cut(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Part of the sheet, (rows, columns, 3)."""
+        shade = self.light[columns] + self.grain * self.texture[rows, columns]
+        return (self.colour + shade[..., None]).astype(np.float32)
 
 
-def _paint_leaf(canvas: NDArray[np.float32], outline: NDArray[np.int32], sheet: NDArray[np.float32]) -> None:
+def _paint_leaf(canvas: NDArray[np.float32], outline: NDArray[np.int32], sheet: _Sheet) -> None:
     """Paint the leaf over the canvas in place, within its bounding box only."""
     height, width = canvas.shape[:2]
     x, y, box_width, box_height = cv2.boundingRect(outline)
-    top, left = max(y - 1, 0), max(x - 1, 0)
-    bottom, right = min(y + box_height + 1, height), min(x + box_width + 1, width)
-    if top >= bottom or left >= right:
+    rows = slice(max(y - 1, 0), min(y + box_height + 1, height))
+    columns = slice(max(x - 1, 0), min(x + box_width + 1, width))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
         return
-    mask = np.zeros((bottom - top, right - left), np.uint8)
-    cv2.fillPoly(mask, [outline - (left, top)], 255, cv2.LINE_AA)
+    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+    cv2.fillPoly(mask, [outline - (columns.start, rows.start)], 255, cv2.LINE_AA)
     alpha = mask[..., None].astype(np.float32) / 255
-    part = canvas[top:bottom, left:right]
-    part += alpha * (sheet[top:bottom, left:right] - part)
+    part = canvas[rows, columns]
+    part += alpha * (sheet.cut(rows, columns) - part)
