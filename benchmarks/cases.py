@@ -5,7 +5,8 @@ seconds of every frame, so medians, percentiles and frames per second come from 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +15,21 @@ import numpy as np
 from stylize.benchmarks.measure import Case
 from stylize.benchmarks.results import Stage
 from stylize.runtime.decode import Decoder, Item, VideoInfo
+from stylize.runtime.device import DeviceTensor
+from stylize.runtime.device_bridge import DeviceSession
 from stylize.runtime.encode import Encoder
+from stylize.runtime.finish import Finish
 from stylize.runtime.frame import Frame, TimedPicture
+from stylize.runtime.network_pass import padded_size
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.pipeline import run_pipeline
 from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.stylizer import Stylizer
+from stylize.runtime.surface_render import SurfaceRender
 
 __all__ = [
     "DecodeCase",
+    "DeviceNetworkCase",
     "EncodeCase",
     "ModelUnderTest",
     "NetworkCase",
@@ -30,6 +37,7 @@ __all__ = [
     "PipelineCase",
     "TimelineSpan",
     "decoded_frames",
+    "network_case",
 ]
 
 
@@ -130,6 +138,12 @@ class DecodeCase:
         return seconds
 
 
+def network_case(model: ModelUnderTest, frames: Sequence[Frame]) -> Case:
+    """The network alone on `frames`: by the GPU's clock where its tensors stay there, else by the host's."""
+    session = model.stylizer.surface_session
+    return NetworkCase(model, frames) if session is None else DeviceNetworkCase(session, frames)
+
+
 class NetworkCase:
     """The network with its padding and cropping, from frame to frame in host memory."""
 
@@ -149,6 +163,45 @@ class NetworkCase:
             begin = time.perf_counter()
             self._model.stylizer.stylize(work)
             seconds.append(time.perf_counter() - begin)
+        return seconds
+
+
+class DeviceNetworkCase:
+    """The network from tensor to tensor in device memory, timed by events in its stream."""
+
+    def __init__(self, session: DeviceSession, frames: Sequence[Frame]) -> None:
+        """Run `session` as often as there are frames, on noise of their size."""
+        self._session, self._num_frames = session, len(frames)
+        contract = session.runner.contract
+        width, height = contract.fixed_size or padded_size(contract, frames[0].width, frames[0].height)
+        black, white = contract.value_range
+        dtype = np.float16 if contract.precision == "fp16" else np.float32
+        # Not zeros: a GPU draws less power on them and clocks higher.
+        self._picture = np.random.default_rng(0).uniform(black, white, (1, 3, height, width)).astype(dtype)
+
+    def __call__(self) -> Sequence[float]:
+        """Seconds of each pass, one after the other."""
+        device, cuda_stream, runner = self._session.device, self._session.cuda_stream, self._session.runner
+        precision, num_bytes = runner.contract.precision, self._picture.nbytes
+        seconds = []
+        with (
+            device.current(),
+            device.allocate(num_bytes) as read,
+            device.allocate(num_bytes) as written,
+            device.allocate_host(num_bytes) as staged,
+        ):
+            begin, end = device.open_event(has_time=True), device.open_event(has_time=True)
+            staged.data[:] = self._picture.reshape(-1).view(np.uint8)
+            device.upload(read.address, staged, num_bytes, cuda_stream=cuda_stream)
+            source, target = (
+                DeviceTensor(buffer.address, self._picture.shape, precision) for buffer in (read, written)
+            )
+            for _ in range(self._num_frames):
+                begin.record(cuda_stream=cuda_stream)
+                runner.enqueue(source, target=target, cuda_stream=cuda_stream.handle)
+                end.record(cuda_stream=cuda_stream)
+                end.synchronize()
+                seconds.append(end.seconds_since(begin))
         return seconds
 
 
@@ -195,13 +248,23 @@ class PipelineCase:
         spans: list[TimelineSpan] = []
         with PartialFile(self._target) as output:
             started = time.perf_counter()
-            with Decoder(self._clip) as decoder, Encoder(output, info=decoder.info, source=decoder) as encoder:
-                timed = _TimedStages(decoder, self._model.stylizer, encoder, spans, started)
+            stylizer = self._model.stylizer
+            session = stylizer.surface_session
+            gpu = None if session is None else session.device.dlpack_device[1]
+            with (
+                Decoder(self._clip, surface_gpu=gpu) as decoder,
+                ExitStack() as surface_memory,  # left after the encoder, which holds pictures in it
+                Encoder(output, info=decoder.info, source=decoder) as encoder,
+            ):
+                surfaces = session and SurfaceRender(
+                    session, decoder, encoder, finish=Finish(), owned=surface_memory, begin_frame=stylizer.begin
+                )
+                timed = _TimedStages(surfaces or decoder, (surfaces or stylizer).begin, encoder, spans, started)
                 run_pipeline(
                     timed.source(),
                     network=timed.begin,
                     sink=timed.write,
-                    num_in_flight=self._model.stylizer.num_in_flight,
+                    num_in_flight=(surfaces and surfaces.num_in_flight) or stylizer.num_in_flight,
                 )
             output.commit()
             duration_seconds = time.perf_counter() - started
@@ -222,9 +285,14 @@ class _TimedStages:
     """The three stages, each noting when it worked on which frame; a list append is atomic."""
 
     def __init__(
-        self, decoder: Decoder, network: Stylizer, encoder: Encoder, spans: list[TimelineSpan], started: float
+        self,
+        items: Iterable[Item],
+        begin: Callable[[TimedPicture], Callable[[], None]],
+        encoder: Encoder,
+        spans: list[TimelineSpan],
+        started: float,
     ) -> None:
-        self._decoder, self._network, self._encoder = decoder, network, encoder
+        self._items, self._begin, self._encoder = items, begin, encoder
         self._spans, self._started = spans, started
         self._num_stylized = self._num_written = 0
 
@@ -240,8 +308,8 @@ class _TimedStages:
     def source(self) -> Iterator[Item]:
         num_decoded = 0
         begin = time.perf_counter()
-        for item in self._decoder:
-            if isinstance(item, Frame):
+        for item in self._items:
+            if isinstance(item, TimedPicture):
                 self._note("decode", num_decoded, begin)
                 num_decoded += 1
             yield item
@@ -249,7 +317,7 @@ class _TimedStages:
 
     def begin(self, frame: TimedPicture) -> Callable[[], None]:
         begin = time.perf_counter()
-        complete_frame = self._network.begin(frame)
+        complete_frame = self._begin(frame)
 
         def complete() -> None:
             complete_frame()
@@ -261,6 +329,6 @@ class _TimedStages:
     def write(self, item: Item) -> None:
         begin = time.perf_counter()
         self._encoder.write(item)
-        if isinstance(item, Frame):
+        if isinstance(item, TimedPicture):
             self._note("encode", self._num_written, begin)
             self._num_written += 1

@@ -1,11 +1,8 @@
 """Timing that can be compared: in turn, warmed up, with spread, beside the machine's own roof."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +14,6 @@ __all__ = [
     "fps_of",
     "machine_roof",
     "measure_in_turn",
-    "own_peak_resident_bytes",
-    "peak_resident_bytes",
     "percentiles_ms",
     "roof_cases",
     "spread_of",
@@ -163,37 +158,3 @@ def machine_roof(samples: Mapping[str, Sequence[Sequence[float]]]) -> MachineRoo
         gemm_gflop_per_second=2 * _GEMM_SIDE**3 / min(map(sum, samples["matrix product"])) / 1e9,
         copy_gb_per_second=2 * _COPY_BYTES / min(map(sum, samples["memory copy"])) / 1e9,
     )
-
-
-def own_peak_resident_bytes() -> int:
-    """Most memory this process has held resident since it was started.
-
-    On Linux this is VmHWM: `getrusage` keeps the figure of the process that forked this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    # Not on Windows, which has neither; importing it here keeps the rest of the module usable there.
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def peak_resident_bytes(arguments: Sequence[str], *, timeout_seconds: float = 600) -> int:
-    """Run a Python module in a process of its own and return the peak it prints as its last line.
-
-    Args:
-        arguments: what follows `python -m`.
-        timeout_seconds: how long it may take.
-
-    Raises:
-        subprocess.CalledProcessError: it failed; its standard error is in the exception.
-        subprocess.TimeoutExpired: it took too long.
-    """
-    completed = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=True, timeout=timeout_seconds
-    )
-    return int(completed.stdout.split()[-1])

@@ -119,6 +119,7 @@ def write_report(path: Path, outcome: Outcome) -> None:
     page = environment.get_template("report.html.j2").render(
         results=outcome.results,
         summary=_summary(outcome),
+        has_gpu=any(row.peak_device_bytes is not None for row in outcome.results.speed),
         clips=list(dict.fromkeys(row.clip for row in outcome.results.steadiness)),
         sections=sections,
         source_errors=source_errors,

@@ -65,12 +65,14 @@ class SpeedRow:
         width_px: width of a frame.
         height_px: height of a frame.
         fps: frames per second, one sample per round.
-        latency_p50_ms: one frame through the stage; None where frames overlap.
+        latency_p50_ms: one frame through the stage; in the pipeline from the begin of its decoding to the encoder,
+            queues included; None for decode and encode.
         latency_p95_ms: likewise.
         latency_p99_ms: likewise.
-        peak_resident_bytes: of a process that did only this; None where not measured.
+        peak_resident_bytes: of a process that did only this, pipeline only.
+        peak_device_bytes: memory of the GPU likewise; None on the CPU.
         gflop_per_frame: counted from the graph, network only.
-        roof_share: of the machine's measured matrix product rate, in [0, 1], network only.
+        roof_share: of the CPU's measured matrix product rate, network on the CPU only.
     """
 
     model: str
@@ -84,6 +86,7 @@ class SpeedRow:
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
     peak_resident_bytes: int | None = None
+    peak_device_bytes: int | None = None
     gflop_per_frame: float | None = None
     roof_share: float | None = None
 

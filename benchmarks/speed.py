@@ -9,11 +9,11 @@ from stylize.benchmarks.cases import (
     DecodeCase,
     EncodeCase,
     ModelUnderTest,
-    NetworkCase,
     PeerCases,
     PipelineCase,
     TimelineSpan,
     decoded_frames,
+    network_case,
 )
 from stylize.benchmarks.clip_file import WorkingClip
 from stylize.benchmarks.graph_cost import gflop_per_frame
@@ -23,10 +23,10 @@ from stylize.benchmarks.measure import (
     fps_of,
     machine_roof,
     measure_in_turn,
-    peak_resident_bytes,
     percentiles_ms,
     roof_cases,
 )
+from stylize.benchmarks.memory import peak_memory
 from stylize.benchmarks.results import ClipFacts, SpeedRow, Stage
 from stylize.runtime.frame import Frame
 from stylize.runtime.network_pass import padded_size
@@ -106,7 +106,7 @@ def choose_num_frames(
     if options.num_frames is not None:
         return options.num_frames
     frames = decoded_frames(probe.path)[:2]
-    seconds_per_frame = sum(NetworkCase(model, frames)()[-1] for model in models)
+    seconds_per_frame = sum(network_case(model, frames)()[-1] for model in models)
     if has_baseline:
         seconds_per_frame *= 1 + _BASELINE_SLOWDOWN
     round_seconds = options.budget_seconds / (options.num_rounds + _NUM_WARMUP)
@@ -138,7 +138,7 @@ def measure_speed(
     pipelines = [PipelineCase(model, clip.path, target) for model in models]
     cases: dict[str, Case] = {**roof_cases(), "decode": DecodeCase(clip.path)}
     for model, pipeline in zip(models, pipelines, strict=True):
-        cases[f"network: {model.label}"] = NetworkCase(model, frames)
+        cases[f"network: {model.label}"] = network_case(model, frames)
         cases[f"encode: {model.label}"] = EncodeCase(model, clip.path, target)
         cases[f"pipeline: {model.label}"] = pipeline
     for peer in peers:
@@ -200,7 +200,9 @@ def _network_row(samples: Samples, model: ModelUnderTest, facts: ClipFacts, roof
     row = _row("network", samples, list(itertools.chain(*samples)), model.identity, facts)
     width_px, height_px = _network_size_px(model, facts)
     gflop = gflop_per_frame(model.stylizer.artifact.onnx_source(), width_px=width_px, height_px=height_px)
-    roof_share = gflop * row.fps.median / roof.gemm_gflop_per_second
+    # The roof is the CPU's: of a GPU's rate it says nothing.
+    is_on_cpu = model.stylizer.device is None
+    roof_share = gflop * row.fps.median / roof.gemm_gflop_per_second if is_on_cpu else None
     return dataclasses.replace(row, gflop_per_frame=gflop, roof_share=roof_share)
 
 
@@ -208,15 +210,15 @@ def _pipeline_row(
     samples: Samples, latencies_seconds: Sequence[float], model: ModelUnderTest, clip: WorkingClip
 ) -> SpeedRow:
     row = _row("pipeline", samples, latencies_seconds, model.identity, clip.facts)
-    arguments = [
-        "stylize.benchmarks.memory_case",
-        str(model.stylizer.artifact.path),
-        str(model.backend),
-        str(model.asked_precision),
-        str(clip.path),
-        str(clip.path.with_name("memory.mp4")),
-    ]
-    return dataclasses.replace(row, peak_resident_bytes=peak_resident_bytes(arguments))
+    peak = peak_memory(
+        model.stylizer.artifact.path,
+        backend=model.backend,
+        precision=model.asked_precision,
+        clip=clip.path,
+        output=clip.path.with_name("memory.mp4"),
+        device=model.stylizer.device,
+    )
+    return dataclasses.replace(row, peak_resident_bytes=peak.resident_bytes, peak_device_bytes=peak.device_bytes)
 
 
 def _network_size_px(model: ModelUnderTest, facts: ClipFacts) -> tuple[int, int]:

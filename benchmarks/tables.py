@@ -16,6 +16,10 @@ def _number(value: float | None, digits: int) -> str:
     return _MISSING if value is None else f"{value:.{digits}f}"
 
 
+def _megabytes(num_bytes: int | None) -> str:
+    return _MISSING if num_bytes is None else f"{num_bytes / 1e6:.0f}"
+
+
 def _rate(row: SpeedRow | None) -> str:
     """Median frames per second and half the width of the middle half."""
     if row is None:
@@ -78,17 +82,22 @@ def rate_table(results: Results) -> Table:
 
 
 def cost_table(results: Results) -> Table:
-    """Milliseconds one frame takes, peak memory of the pipeline, work and share of the machine's roof."""
-    names = ("MODEL", "NETWORK p50/p95/p99 ms", "WHOLE p50/p95/p99 ms", "PEAK MB", "GFLOP", "OF ROOF")
+    """Milliseconds one frame takes, peak memory of the pipeline, work and share of the machine's roof.
+
+    Memory of the GPU has a column where one was used.
+    """
+    has_gpu = any(row.peak_device_bytes is not None for row in results.speed)
+    gpu_column = ("GPU MB",) if has_gpu else ()
+    names = ("MODEL", "NETWORK p50/p95/p99 ms", "WHOLE p50/p95/p99 ms", "PEAK MB", *gpu_column, "GFLOP", "OF ROOF")
     table = _table("Latency, memory and work per frame", names)
     for stages in by_stage(results).values():
         network, whole = stages["network"], stages["pipeline"]
-        memory_bytes = whole.peak_resident_bytes
         table.add_row(
             _name(network),
             _percentiles(network),
             _percentiles(whole),
-            _MISSING if memory_bytes is None else f"{memory_bytes / 1e6:.0f}",
+            _megabytes(whole.peak_resident_bytes),
+            *([_megabytes(whole.peak_device_bytes)] if has_gpu else []),
             _number(network.gflop_per_frame, 1),
             _MISSING if network.roof_share is None else f"{network.roof_share:.0%}",
         )

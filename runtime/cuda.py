@@ -93,10 +93,10 @@ class CudaDevice(Device):
         with self.current():
             return CudaStream(self, self._driver.Stream(_NON_BLOCKING))
 
-    def open_event(self) -> "CudaEvent":
+    def open_event(self, *, has_time: bool = False) -> "CudaEvent":
         """See `Device.open_event`."""
         with self.current():
-            return CudaEvent(self, self._driver.Event(_NO_TIMING))
+            return CudaEvent(self, self._driver.Event(0 if has_time else _NO_TIMING))
 
     @property
     def decoder_stream(self) -> "CudaStream":
@@ -142,7 +142,7 @@ class CudaDevice(Device):
             self._driver.Context.synchronize()
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Free and total memory of the GPU, all programs together."""
+        """See `Device.memory_bytes`."""
         with self.current():
             free, total = self._driver.mem_get_info()
         return int(free), int(total)
@@ -213,6 +213,12 @@ class CudaEvent(Event):
         """See `Event.synchronize`."""
         with self._device._reported("the GPU failed"):
             self.raw.synchronize()
+
+    def seconds_since(self, earlier: Event) -> float:
+        """See `Event.seconds_since`; the clock has a resolution of about half a microsecond."""
+        assert isinstance(earlier, CudaEvent)
+        with self._device._reported("the time between two events is not known"):
+            return float(self.raw.time_since(earlier.raw)) / 1000
 
 
 class CudaBuffer(DeviceBuffer):

@@ -88,6 +88,14 @@ class Event(ABC):
             BackendError: something that was queued has failed.
         """
 
+    @abstractmethod
+    def seconds_since(self, earlier: "Event") -> float:
+        """Time on the device from the mark of `earlier` to this one; both with time, both synchronized.
+
+        Raises:
+            BackendError: one of them was never reached.
+        """
+
 
 class Stream(ABC):
     """A queue of the device."""
@@ -125,13 +133,17 @@ class Device(_Owned):
         """A new stream; it lives as long as the device."""
 
     @abstractmethod
-    def open_event(self) -> Event:
-        """A new event; it lives as long as the device."""
+    def open_event(self, *, has_time: bool = False) -> Event:
+        """A new event; it lives as long as the device. Those with time cost more and are for measuring."""
 
     @property
     @abstractmethod
     def decoder_stream(self) -> Stream:
         """The stream on which decoded pictures of this device are filled."""
+
+    @abstractmethod
+    def memory_bytes(self) -> tuple[int, int]:
+        """Free and total memory of the device, all programs together."""
 
     @abstractmethod
     def allocate(self, size_bytes: int) -> DeviceBuffer:

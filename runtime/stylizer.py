@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.decode import Decoder
-from stylize.runtime.device_bridge import DeviceSession
+from stylize.runtime.device import Device
+from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
 from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import OptionError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
@@ -141,6 +142,11 @@ class Stylizer:
             BackendError: the network failed.
         """
         self._pass.stylize(frame, finish=finish or self._finish)
+
+    @property
+    def device(self) -> Device | None:
+        """The GPU that the network is on, None on the CPU."""
+        return self._runner.session.device if isinstance(self._runner, DeviceBridge) else None
 
     @property
     def surface_session(self) -> DeviceSession | None:

@@ -1,17 +1,13 @@
-"""Timing, percentiles and memory, with a clock of the test's own: no test here depends on speed."""
+"""Timing and percentiles, with a clock of the test's own: no test here depends on speed."""
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from stylize.benchmarks.measure import (
     fps_of,
     machine_roof,
     measure_in_turn,
-    own_peak_resident_bytes,
     percentiles_ms,
     spread_of,
 )
@@ -79,15 +75,6 @@ def test_rejects_empty_samples() -> None:
         spread_of([])
     with pytest.raises(ValueError, match="no samples"):
         percentiles_ms([])
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists() and sys.platform == "win32", reason="no such figure there")
-def test_peak_memory_sees_a_buffer_that_was_freed_again() -> None:
-    before = own_peak_resident_bytes()
-    buffer = np.ones(before + 64 * 2**20, np.uint8)
-    size_bytes = buffer.nbytes
-    del buffer
-    assert own_peak_resident_bytes() >= size_bytes
 
 
 def test_the_roof_is_the_best_round() -> None:

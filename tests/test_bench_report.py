@@ -1,6 +1,7 @@
 """The page: complete in itself, true to the figures, and alive in a browser where there is one."""
 
 import base64
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -83,6 +84,17 @@ def test_figures_and_the_way_to_repeat_them_are_there(page: Path, outcome: Outco
     assert tags.count("canvas") == 2
     # Three stages of four frames, and the bins of the histogram.
     assert tags.count("rect") == 3 * NUM_FRAMES + 24
+
+
+def test_memory_of_a_gpu_has_a_column_where_there_is_one(page: Path, outcome: Outcome, tmp_path: Path) -> None:
+    column = "<th>GPU<br>MB</th>"
+    assert column not in page.read_text(encoding="utf-8")
+    speed = [dataclasses.replace(row, peak_device_bytes=123_456_789) for row in outcome.results.speed]
+    results = dataclasses.replace(outcome.results, speed=speed)
+    write_report(tmp_path / "gpu.html", dataclasses.replace(outcome, results=results))
+    text = (tmp_path / "gpu.html").read_text(encoding="utf-8")
+    assert column in text
+    assert "<td>123</td>" in text
 
 
 def test_the_clip_in_the_page_is_source_beside_stylized_beside_steadied(

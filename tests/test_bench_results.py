@@ -1,11 +1,13 @@
 """Results survive the way to JSON and back, and nothing else gets in."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import pytest
 from jsonschema import ValidationError
+from rich.console import Console
 
 from stylize.benchmarks.environment import Environment, capture_environment
 from stylize.benchmarks.jitter import JitterFigures
@@ -19,6 +21,7 @@ from stylize.benchmarks.results import (
     read_results,
     write_results,
 )
+from stylize.benchmarks.tables import results_tables
 
 
 def make_results(*, fps: float = 24.0) -> Results:
@@ -102,6 +105,20 @@ def test_rejects_a_file_that_is_not_json(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("fps: 30")
     with pytest.raises(ValueError, match="not JSON"):
         read_results(tmp_path / "results.json")
+
+
+def test_memory_of_a_gpu_has_a_column_where_there_is_one() -> None:
+    results = make_results()
+    network = results.speed[0]
+    on_cpu = dataclasses.replace(network, stage="pipeline")
+    on_gpu = dataclasses.replace(on_cpu, peak_device_bytes=123_456_789)
+    for pipeline, is_shown in ((on_cpu, False), (on_gpu, True)):
+        text = io.StringIO()
+        Console(file=text, width=160).print(
+            results_tables(dataclasses.replace(results, speed=[network, pipeline], steadiness=[]))
+        )
+        assert ("GPU MB" in text.getvalue()) == is_shown
+        assert (" 123 " in text.getvalue()) == is_shown
 
 
 def test_refuses_to_write_figures_that_cannot_be(tmp_path: Path) -> None:

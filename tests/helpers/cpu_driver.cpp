@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -22,6 +23,11 @@ struct Stream {
     std::vector<std::function<Result()>> recorded;
 };
 typedef std::vector<std::function<Result()>> Graph;
+
+struct Event {
+    bool has_time;
+    std::chrono::steady_clock::time_point reached;
+};
 
 static thread_local std::vector<void*> contexts;
 static std::map<Address, size_t> allocations;
@@ -118,10 +124,18 @@ Result cuStreamCreate(Stream** stream, unsigned flags) {
 Result cuStreamDestroy_v2(Stream* stream) { return delete stream, SUCCESS; }
 Result cuStreamSynchronize(Stream* stream) { return stream->is_recording ? INVALID_HANDLE : SUCCESS; }
 Result cuStreamWaitEvent(Stream*, void*, unsigned) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
-Result cuEventCreate(void** event, unsigned) { return *event = new int, contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
-Result cuEventDestroy_v2(void* event) { return delete (int*)event, SUCCESS; }
-Result cuEventRecord(void*, Stream*) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
-Result cuEventSynchronize(void*) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuEventCreate(Event** event, unsigned flags) {
+    return *event = new Event{!(flags & 2)}, contexts.empty() ? INVALID_CONTEXT : SUCCESS;
+}
+Result cuEventDestroy_v2(Event* event) { return delete event, SUCCESS; }
+Result cuEventRecord(Event* event, Stream* stream) {
+    return queue(stream, [=] { return event->reached = std::chrono::steady_clock::now(), SUCCESS; });
+}
+Result cuEventSynchronize(Event*) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuEventElapsedTime_v2(float* ms, Event* first, Event* last) {
+    if (!first->has_time || !last->has_time) return INVALID_HANDLE;
+    return *ms = std::chrono::duration<float, std::milli>(last->reached - first->reached).count(), SUCCESS;
+}
 Result cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void**) {
     static const char beginning[] = "// color.cu ";
     const size_t length = std::strlen((const char*)image);  // PTX ends with a zero

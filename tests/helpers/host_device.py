@@ -58,8 +58,11 @@ class HostDevice(Device):
         self._streams.append(stream)
         return stream
 
-    def open_event(self) -> Event:
-        return HostEvent(self)
+    def open_event(self, *, has_time: bool = False) -> Event:
+        return HostEvent(self, has_time=has_time)
+
+    def memory_bytes(self) -> tuple[int, int]:
+        return self.capacity_bytes - self.allocated_bytes, self.capacity_bytes
 
     @property
     def decoder_stream(self) -> Stream:
@@ -151,22 +154,37 @@ class HostStream(Stream):
 class HostEvent(Event):
     """The latest mark."""
 
-    def __init__(self, device: HostDevice) -> None:
-        self._device = device
+    def __init__(self, device: HostDevice, *, has_time: bool) -> None:
+        self._device, self._has_time = device, has_time
         self.reached = threading.Event()
         self.reached.set()
+        self.reached_seconds: float | None = None
 
     def record(self, *, cuda_stream: Stream) -> None:
         self._device.check_current()
         assert isinstance(cuda_stream, HostStream)
-        self.reached = threading.Event()
-        cuda_stream.push(self.reached.set)
+        reached = self.reached = threading.Event()
+        self.reached_seconds = None
+
+        def reach() -> None:
+            if self._has_time:
+                self.reached_seconds = time.perf_counter()
+            reached.set()
+
+        cuda_stream.push(reach)
 
     def synchronize(self) -> None:
         self._device.check_current()
         self.reached.wait()
         if self._device.errors:
             raise BackendError(f"the device failed: {self._device.errors[0]}")
+
+    def seconds_since(self, earlier: Event) -> float:
+        self._device.check_current()
+        assert isinstance(earlier, HostEvent)
+        if self.reached_seconds is None or earlier.reached_seconds is None:
+            raise BackendError("an event without time, or not reached")
+        return self.reached_seconds - earlier.reached_seconds
 
 
 class HostMemory(DeviceBuffer):
