@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -56,7 +57,7 @@ class ReferenceClip:
     motions: Sequence[PairMotion]
     long_motions: Sequence[PairMotion]
 
-    @property
+    @cached_property
     def e_stab(self) -> float:
         """The clip's own warping error: what noise, light and imperfect flow leave."""
         return rms(pair_errors(self.frames, self.motions))
