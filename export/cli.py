@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from stylize.export.checkpoint_from_onnx import checkpoint_from_onnx
-from stylize.export.command import Exported, Request, default_target, run_export
+from stylize.export.command import NEEDS_CALIBRATION, Exported, Request, default_target, run_export
 from stylize.export.onnx_from_network import LARGEST_SIDE_PX
 from stylize.export.plan_from_onnx import DEFAULT_SIZES, DEFAULT_TARGETS, PlanOptions
 from stylize.export.quantize import Int8Model
@@ -212,8 +212,8 @@ def _check_combination(
             raise OptionError(f"{name} is for {'an ONNX file' if is_engine else 'engines'}: {way_out}")
     if is_engine and engine_options["--static"] and any(engine_options[name] for name in ("--min", "--opt", "--max")):
         raise OptionError("--static is one size, --min, --opt and --max are a range: choose one of the two")
-    if is_int8 != has_calibration:
-        raise OptionError("int8 and --calibration DIR need each other: int8 scales come from real frames")
+    if (has_calibration and not is_int8) or (onnx_options["--int8"] and not has_calibration):
+        raise OptionError(NEEDS_CALIBRATION)
     if onnx_options["--int8"] and (onnx_options["--fp16"] or onnx_options["--size"]):
         raise OptionError("--int8 is made of a float32 model of any size: drop --fp16 and --size")
 
@@ -257,6 +257,11 @@ def _tell(request: Request, exported: Exported) -> None:
             f"{request.target}: {header.precision}, {_sizes_text(header.profile)}, {header.builder} "
             f"{header.builder_version} for {header.gpu or ', '.join(header.compute_capabilities)}, {megabytes:.2f} MB"
         )
+        if header.precision == "int8" and header.builder == "tensorrt_rtx":
+            click.echo(
+                "NVIDIA promises int8 of TensorRT-RTX for matrix products, not for convolutions: compare its speed on "
+                "the card with that of --trt fp16"
+            )
         if plan.not_proven:
             click.echo(f"proven: the typed ONNX, on the CPU; not proven: the engine, since {plan.not_proven}")
     click.echo(f"next: stylize-run {request.target} in.mp4 out.mp4")

@@ -18,8 +18,9 @@ from stylize.runtime.contract import Precision
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.partial_file import PartialFile
 
-__all__ = ["Exported", "Request", "default_target", "run_export"]
+__all__ = ["NEEDS_CALIBRATION", "Exported", "Request", "default_target", "run_export"]
 
+NEEDS_CALIBRATION = "int8 and --calibration DIR need each other: int8 scales come from real frames"
 _CHECKPOINTS = {".pth", ".pt", ".ckpt"}
 
 
@@ -33,7 +34,7 @@ class Request:
     precision: Precision = "fp32"
     """Of an ONNX file; that of an engine is in `plan`."""
     calibration: Path | None = None
-    """Frames that set the scales of int8; given means int8."""
+    """Frames that set the scales of int8; given means int8. An engine of a model that is int8 already needs none."""
     size: tuple[int, int] | None = None
     style: str | None = None
     frames: tuple[Path, ...] = ()
@@ -148,6 +149,10 @@ def _export_plan(
         artifact = open_artifact(model)
     else:
         artifact = open_artifact(request.model, input_range=request.input_range)
+    if options.precision != "int8" and artifact.contract.is_int8:
+        raise OptionError(f"{artifact.path}: is int8: choose --trt int8, or export the model it was made of")
+    if options.precision == "int8" and not artifact.contract.is_int8 and request.calibration is None:
+        raise OptionError(NEEDS_CALIBRATION)
     if request.calibration is not None:
         quantized = folder / "int8.onnx"
         int8 = quantize_file(artifact.path, quantized, calibration=request.calibration)

@@ -61,10 +61,6 @@ class PlanOptions:
     timing_cache: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.builder == "tensorrt_rtx" and self.precision == "int8":
-            raise OptionError(
-                "TensorRT-RTX has no int8 convolutions: choose --trt fp16, or build with TensorRT on the GPU it is for"
-            )
         if self.builder == "tensorrt_rtx" and self.is_portable:
             raise OptionError("--portable is TensorRT's: an engine of TensorRT-RTX runs on every --target it names")
         if self.builder == "tensorrt" and self.targets:
@@ -114,7 +110,7 @@ def plan_from_onnx(
     with PartialFile(target) as partial:  # so too that the target cannot be written
         onnx = onnx_from_onnx(
             artifact,
-            precision="fp16" if options.precision == "fp16" else "fp32",  # int8 has float32 between
+            precision="fp32" if options.precision == "fp32" else "fp16",  # what int8 leaves is in half precision
             size=options.static,
             style=style,
             has_rewrites=options.has_rewrites,

@@ -15,6 +15,7 @@ Source of the failure: NVIDIA/TensorRT #2691, microsoft/onnxruntime #10079.
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx import version_converter
 from onnx_ir.passes.common import (
     LiftConstantsToInitializersPass,
     RemoveUnusedNodesPass,
@@ -43,14 +44,14 @@ _AFTER_MEAN = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Pow"
 # Inputs that stay float32 by the operator's definition: roi and scales.
 _FLOAT_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
 _HALF_MAX = float(np.finfo(np.float16).max)
-
+_QUANTIZED_HALF_OPSET = 19  # the first whose QuantizeLinear takes half precision
 
 # These take any type and say nothing of it in their result.
 _TYPELESS = frozenset({"Shape", "Size"})
 
 
 def half_from_float(model: onnx.ModelProto, *, keeps_io: bool = False) -> onnx.ModelProto:
-    """The graph computed in half precision; the given one stays as it is.
+    """The graph computed in half precision, integers left as they are; the given one stays as it is.
 
     Args:
         model: float32, without functions and control flow.
@@ -59,7 +60,7 @@ def half_from_float(model: onnx.ModelProto, *, keeps_io: bool = False) -> onnx.M
     Raises:
         EngineBuildError: the graph has parts this cannot type.
     """
-    typed = ir.from_proto(model)
+    typed = ir.from_proto(_with_half_quantization(model))
     graph = typed.graph
     _reject_nesting(typed)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(typed)
@@ -152,6 +153,13 @@ class _Typing:
                     self._graph.insert_after(after, cast)
                 self._casts[key] = cast.outputs[0]
         return self._casts[key]
+
+
+def _with_half_quantization(model: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset >= _QUANTIZED_HALF_OPSET or all(node.op_type != "QuantizeLinear" for node in model.graph.node):
+        return model
+    return version_converter.convert_version(model, _QUANTIZED_HALF_OPSET)
 
 
 def _reject_nesting(model: ir.Model) -> None:

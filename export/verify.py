@@ -22,7 +22,7 @@ from stylize.runtime.runner import Backend, HostRunner, open_runner
 from stylize.train.scenes import draw_scene
 from stylize.train.style_network import StyleNetwork
 
-__all__ = ["FLOORS", "FrameFidelity", "check_floor", "compare_on_frames", "verification_frames"]
+__all__ = ["FLOORS", "FrameFidelity", "cases", "check_floor", "compare_on_frames", "verification_frames"]
 
 FrameHWC = NDArray[np.uint8]
 
@@ -85,22 +85,20 @@ def verification_frames(size: tuple[int, int] | None) -> dict[str, FrameHWC]:
 def compare_on_frames(network: StyleNetwork, model: Path, frames: Mapping[str, FrameHWC]) -> Iterable[FrameFidelity]:
     """Run the float32 network in PyTorch and the model in ONNX Runtime on each frame.
 
-    A model of several styles shows an even mix of all on each frame, and each style alone on the first.
-
     Args:
         network: in evaluation mode on the CPU.
         model: an exported ONNX file with its contract.
         frames: (H, W, 3) uint8 RGB by name.
 
     Yields:
-        One result per frame, in order.
+        One result for each of `cases`.
 
     Raises:
         StylizeError: ONNX Runtime refuses the model or fails on a frame.
     """
     artifact = open_artifact(model)
     with open_runner(artifact, backend=Backend.ONNXRUNTIME) as runner:
-        for name, mix, frame in _cases(artifact.contract, frames):
+        for name, mix, frame in cases(artifact.contract, frames):
             padded_1CHW = _padded(frame, artifact.contract)
             height, width = frame.shape[:2]
             padded_height, padded_width = padded_1CHW.shape[2:]
@@ -146,10 +144,10 @@ def _padded(frame_HWC: FrameHWC, contract: ModelContract) -> NDArray[np.float32]
     return padded
 
 
-def _cases(
+def cases(
     contract: ModelContract, frames: Mapping[str, FrameHWC]
 ) -> Iterator[tuple[str, Sequence[float] | str | None, FrameHWC]]:
-    """Name, mix of styles and frame."""
+    """Name, mix of styles and frame: each style alone on the first frame, an even mix of all on every one."""
     if not contract.style_names:
         yield from ((name, None, frame) for name, frame in frames.items())
         return

@@ -121,7 +121,6 @@ class DeviceBridge(Runner[HostArray]):
                 DeviceTensor(at.address, source.shape, self.contract.precision) for at in (lane.source, lane.target)
             ]
             session.runner.enqueue(tensors[0], target=tensors[1], cuda_stream=compute.handle, extras=extras)
-            lane.extras = extras
             lane.event.record(cuda_stream=compute)
             download.wait_for(lane.event)
             device.download(lane.staged_out, lane.target.address, size_bytes, cuda_stream=download)
@@ -167,8 +166,6 @@ class _Lane:
     target: DeviceBuffer
     staged_in: HostBuffer
     staged_out: HostBuffer
-    extras: Extras = NO_EXTRAS
-    """Held until the next pass, since the device may read them until this one is over."""
 
     def __init__(self, device: Device, upload: Stream, download: Stream) -> None:
         self.upload, self.download, self.event = upload, download, device.open_event()

@@ -32,6 +32,7 @@ from stylize.runtime.device_color import (
     kernel_pass,
 )
 from stylize.runtime.errors import BackendError, OptionError
+from stylize.runtime.extra_inputs import ExtraInputs, Extras
 from stylize.runtime.finish import Finish
 from stylize.runtime.network_pass import padded_size
 from stylize.runtime.surface import OutputPool, OutputSlot, Surface, host_planes, is_on_device
@@ -57,6 +58,7 @@ class DevicePass:
         output_color: Color,
         is_encoded_by_host: bool,
         make_picture: Callable[[OutputSlot, Callable[[], None]], av.VideoFrame] | None = None,
+        extra_inputs: ExtraInputs | None = None,
     ) -> None:
         """Take the memory for everything.
 
@@ -69,6 +71,7 @@ class DevicePass:
             output_color: what the codes of the output mean.
             is_encoded_by_host: whether finished pictures are copied to the host.
             make_picture: wraps a slot for the encoder, which gives it back by the function; by default `picture_of`.
+            extra_inputs: what the network takes beside pictures; None for the first of its styles.
 
         Raises:
             BackendError: the device has too little memory.
@@ -77,6 +80,7 @@ class DevicePass:
         self._size, self._output_color = size, output_color
         self._make_picture = make_picture or picture_of
         contract = runner.contract
+        self._extra_inputs = extra_inputs or ExtraInputs(contract)
         width, height = contract.fixed_size or padded_size(contract, *size)
         shape = (1, 3, height, width)
         self._num_begun = 0
@@ -122,7 +126,11 @@ class DevicePass:
             source = self._source_planes(surface, entry)
             slot = self._outputs.take()
             blend = Blend(strength, finish.keeps_colors, self._mask_address(mask))
-            self._queue(source, surface.color, slot, blend)
+            tensors = self._tensors
+            extras = self._extra_inputs.at(
+                finish.seconds(surface), height=tensors.padded_height, width=tensors.padded_width
+            )
+            self._queue(source, surface.color, slot, blend, extras)
             compute, device = self._compute, self._device
             device.download(entry.flag, self._not_a_number, _FLAG_BYTES, cuda_stream=compute)
             entry.done.record(cuda_stream=compute)
@@ -160,7 +168,7 @@ class DevicePass:
     ) -> None:
         self.close()
 
-    def _queue(self, source: SurfacePlanes, color: Color, slot: OutputSlot, blend: Blend) -> None:
+    def _queue(self, source: SurfacePlanes, color: Color, slot: OutputSlot, blend: Blend, extras: Extras) -> None:
         """Queue the three steps on the compute stream."""
         compute, tensors = self._compute, self._tensors
         reading = kernel_pass(source, tensors, size=self._size, color=color)
@@ -168,7 +176,7 @@ class DevicePass:
         name = kernel_name("rgb_from_yuv", source.layout, tensors.value_bytes)
         self._device.launch(name, reading, runs, tensors.padded_height, cuda_stream=compute)
         if blend.strength:
-            self._runner.enqueue(self._input, target=self._output, cuda_stream=compute.handle)
+            self._runner.enqueue(self._input, target=self._output, cuda_stream=compute.handle, extras=extras)
         writing = kernel_pass(
             slot.planes,
             tensors,

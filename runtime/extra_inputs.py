@@ -16,7 +16,7 @@ from stylize.runtime.selection import seconds_from_text
 __all__ = ["NO_EXTRAS", "ExtraInputs", "Extras", "StyleMix", "noise_picture", "write_noise"]
 
 Extras: TypeAlias = Mapping[str, NDArray[np.float32] | NDArray[np.float16]]
-"""Arrays in host memory by the name of their input; they must live until the pass is over."""
+"""Arrays in host memory by the name of their input; on the CPU they must live until the pass is over."""
 
 NO_EXTRAS: Final[Extras] = {}
 

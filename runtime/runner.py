@@ -105,7 +105,7 @@ class Runner(ABC, Generic[BufferT]):
 
         Both hold (N, 3, H, W) pictures as the contract says (own models: RGB in [0, 1]), with H and W
         multiples of `contract.size_multiple`. They stay the caller's and must not overlap. `extras` are the
-        model's further inputs, see `ExtraInputs`: small arrays in host memory on every backend.
+        model's further inputs, see `ExtraInputs`: arrays in host memory on every backend.
 
         On the CPU `cuda_stream` is None and the pass is over on return. On a GPU it is the handle of the
         stream on which `source` is read and `target` written; the call returns before that has

@@ -8,6 +8,7 @@ import numpy as np
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.cuda import CudaDevice
 from stylize.runtime.device import DeviceTensor, Stream
+from stylize.runtime.device_inputs import DeviceInputs
 from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.runner import Runner
@@ -55,6 +56,7 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
         super().__init__(artifact)
         self._onnxruntime = import_onnxruntime_cuda()
         self._device, self._stream = device, cuda_stream
+        self._extras = DeviceInputs(device, cuda_stream=cuda_stream)
         self._session: Any = None
         self._binding: Any = None
         self._run_options: Any = None
@@ -112,12 +114,10 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
         """
         assert cuda_stream == self._stream.handle, "the stream is chosen when the session is made"
         contract, binding, ordinal = self.contract, self._binding, self._device.gpu.index
-        binding.bind_input(contract.input_name, "cuda", ordinal, _TYPES[source.precision], source.shape, source.address)
-        for name, array in extras.items():  # small ones in host memory, which ONNX Runtime copies in
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        binding.bind_output(
-            contract.output_name, "cuda", ordinal, _TYPES[target.precision], target.shape, target.address
-        )
+        inputs = {contract.input_name: source, **self._extras.show(extras)}
+        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, {contract.output_name: target})):
+            for name, tensor in tensors.items():
+                bind(name, "cuda", ordinal, _TYPES[tensor.precision], tensor.shape, tensor.address)
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except onnxruntime_errors(self._onnxruntime) as error:
@@ -129,3 +129,4 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
         """Free the session."""
         with self._device.current():
             self._binding = self._session = None
+            self._extras.close()

@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 from stylize.runtime.artifact import Artifact
-from stylize.runtime.contract import ModelContract, Precision
+from stylize.runtime.contract import NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract, Precision
 from stylize.runtime.cuda import CudaDevice, CudaGraph
 from stylize.runtime.device import DeviceTensor, Stream
+from stylize.runtime.device_inputs import DeviceInputs
 from stylize.runtime.engine_cache import fitting_engine
 from stylize.runtime.errors import ArtifactError, BackendError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
@@ -45,6 +47,7 @@ class TensorRTRunner(Runner[DeviceTensor]):
                 f"holds no engine: first `stylize-export {artifact.name} --trt fp16 -o {artifact.name}.plan`",
             )
         self._device, self._stream = device, cuda_stream
+        self._extras = DeviceInputs(device, cuda_stream=cuda_stream)
         self._contract = artifact.contract
         self._trt: Any = None
         self._logger: Any = None
@@ -97,13 +100,13 @@ class TensorRTRunner(Runner[DeviceTensor]):
             BackendError: a shape the engine was not built for, or the GPU refused.
         """
         assert cuda_stream == self._stream.handle, "the stream is chosen when the runner is made"
-        assert not extras, "an engine has one input, `activate` has seen to it"
-        key = (source, target)
+        inputs = {self.contract.input_name: source, **self._extras.show(extras)}
+        key = (*inputs.values(), target)
         if key == self._recorded and self._graph is not None:
             self._graph.launch(cuda_stream=cuda_stream)
             return
         if key != self._recorded:
-            self._bind(source, target)
+            self._bind(inputs, target)
             self._execute()  # the first pass of a shape may take memory, which cannot be recorded
             self._recorded = key
             return
@@ -119,6 +122,7 @@ class TensorRTRunner(Runner[DeviceTensor]):
         with self._device.current():
             self._forget_graph()
             self._context = self._engine = None
+            self._extras.close()
 
     def _open_context(self) -> Any:  # noqa: ANN401 - no stubs
         if self._builder == "tensorrt":
@@ -133,15 +137,6 @@ class TensorRTRunner(Runner[DeviceTensor]):
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise ArtifactError(
-                self.artifact.path,
-                f"has inputs {inputs} and outputs {outputs}; one picture in and one out was expected",
-            )
-        types: dict[Any, Precision] = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16"}
-        found = [types.get(engine.get_tensor_dtype(name)) for name in (inputs[0], outputs[0])]
-        if found[0] is None or found[0] != found[1]:
-            raise ArtifactError(self.artifact.path, "its input and output are not both float16 or both float32")
         contract = self.artifact.contract
         if self.artifact.is_bare_engine:
             try:
@@ -152,20 +147,38 @@ class TensorRTRunner(Runner[DeviceTensor]):
                     self.artifact.path,
                     *contract.value_range,
                 )
-        shape = tuple(engine.get_tensor_shape(inputs[0]))
+        extras = {STYLE_WEIGHTS_INPUT} if contract.style_names else set()
+        extras |= {NOISE_INPUT} if contract.takes_noise else set()
+        pictures = [name for name in inputs if name not in extras]
+        if len(pictures) != 1 or len(outputs) != 1 or not extras <= {*inputs}:
+            wanted = ", ".join(("one picture", *sorted(extras)))
+            raise ArtifactError(
+                self.artifact.path, f"has inputs {inputs} and outputs {outputs}; {wanted} in, one out was expected"
+            )
+        types: dict[Any, Precision] = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16"}
+        found = [types.get(engine.get_tensor_dtype(name)) for name in (pictures[0], outputs[0])]
+        if found[0] is None or found[0] != found[1]:
+            raise ArtifactError(self.artifact.path, "its input and output are not both float16 or both float32")
+        shape = tuple(engine.get_tensor_shape(pictures[0]))
         if -1 in shape:
-            low, _, high = (tuple(limit) for limit in engine.get_tensor_profile_shape(inputs[0], 0))
+            low, _, high = (tuple(limit) for limit in engine.get_tensor_profile_shape(pictures[0], 0))
             shape = low if low == high else ()
         fixed = (shape[3], shape[2]) if shape else contract.fixed_size
         return dataclasses.replace(
-            contract, input_name=inputs[0], output_name=outputs[0], precision=found[0], fixed_size=fixed
+            contract, input_name=pictures[0], output_name=outputs[0], precision=found[0], fixed_size=fixed
         )
 
-    def _bind(self, source: DeviceTensor, target: DeviceTensor) -> None:
+    def _bind(self, inputs: Mapping[str, DeviceTensor], target: DeviceTensor) -> None:
+        """Set shapes and addresses of everything."""
         self._forget_graph()
         context, contract = self._context, self.contract
-        if not context.set_input_shape(contract.input_name, source.shape):
-            low, _, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(contract.input_name, 0))
+        source = inputs[contract.input_name]
+        for name, tensor in inputs.items():
+            if context.set_input_shape(name, tensor.shape):
+                continue
+            if name != contract.input_name:
+                raise BackendError(f"{self.artifact.path}: the engine does not take {name} of shape {tensor.shape}")
+            low, _, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0))
             raise BackendError(
                 f"{self.artifact.path}: the engine takes {low[3]}x{low[2]} to {high[3]}x{high[2]} pixels, this needs "
                 f"{source.shape[3]}x{source.shape[2]}: build it with other --min and --max"
@@ -173,7 +186,7 @@ class TensorRTRunner(Runner[DeviceTensor]):
         shape = tuple(context.get_tensor_shape(contract.output_name))
         if shape != target.shape:
             raise BackendError(f"{self.artifact.path}: makes {shape} of {source.shape}, expected {target.shape}")
-        for name, tensor in ((contract.input_name, source), (contract.output_name, target)):
+        for name, tensor in (*inputs.items(), (contract.output_name, target)):
             context.set_tensor_address(name, tensor.address)
 
     def _execute(self) -> None:

@@ -81,12 +81,14 @@ class Stylizer:
         self._settings = {"strength": strength, "style_scale": style_scale, "style_mix": style_mix, "seed": seed}
         self._finish = Finish(strength=strength)
         self._style_scale = style_scale
-        extra_inputs = ExtraInputs(self.artifact.contract, style_mix=style_mix, seed=seed)
+        if not self.artifact.is_bare_engine:  # before minutes of building
+            ExtraInputs(self.artifact.contract, style_mix=style_mix, seed=seed)
         self._runner, self._backend_reason = open_active_runner(
             self.artifact, backend=backend, num_threads=num_threads, precision=precision, gpu=gpu
         )
         try:
-            self._pass = NetworkPass(self._runner, style_scale=style_scale, extra_inputs=extra_inputs)
+            self.extra_inputs = ExtraInputs(self._runner.contract, style_mix=style_mix, seed=seed)
+            self._pass = NetworkPass(self._runner, style_scale=style_scale, extra_inputs=self.extra_inputs)
         except BaseException:
             self._runner.close()
             raise
@@ -254,7 +256,13 @@ def stylize_video(
             session, surfaces = model.surface_session, None
             if session is not None and encoder is not None:
                 surfaces = SurfaceRender(
-                    session, decoder, encoder, finish=finisher, owned=surface_memory, begin_frame=begin
+                    session,
+                    decoder,
+                    encoder,
+                    finish=finisher,
+                    owned=surface_memory,
+                    begin_frame=begin,
+                    extra_inputs=model.extra_inputs,
                 )
             return run_pipeline(
                 surfaces or decoder,

@@ -12,6 +12,7 @@ from stylize.runtime.decode import Decoder
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
 from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass, picture_of
 from stylize.runtime.encode import Encoder
+from stylize.runtime.extra_inputs import ExtraInputs
 from stylize.runtime.finish import Finish
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.network_pass import padded_size
@@ -26,13 +27,13 @@ __all__ = ["SurfaceRender", "surface_session"]
 def surface_session(runner: HostRunner, *, style_scale: float) -> DeviceSession | None:
     """The device on which `runner` can take whole surfaces, None where its pictures pass through the CPU.
 
-    The kernels pad and write planes of RGB; they neither scale nor know what a network takes beside the frame.
+    The kernels pad and write planes of RGB; they neither scale nor paint from noise alone.
     """
     if not isinstance(runner, DeviceBridge):
         return None
     contract = runner.contract
-    has_extras = bool(contract.style_names) or contract.takes_noise or contract.makes_textures
-    return runner.session if contract.layout == "NCHW" and style_scale == 1.0 and not has_extras else None
+    takes_planes = contract.layout == "NCHW" and not contract.makes_textures
+    return runner.session if takes_planes and style_scale == 1.0 else None
 
 
 class SurfaceRender:
@@ -47,6 +48,7 @@ class SurfaceRender:
         finish: Finish,
         owned: ExitStack,
         begin_frame: Callable[[TimedPicture], Callable[[], None]],
+        extra_inputs: ExtraInputs,
     ) -> None:
         """Take the memory that the surfaces need.
 
@@ -57,6 +59,7 @@ class SurfaceRender:
             finish: how the style shows.
             owned: closes the memory once the encoder has closed; it must be left after the encoder.
             begin_frame: starts on a frame instead.
+            extra_inputs: what the network takes beside pictures.
 
         Raises:
             BackendError: the device has too little memory.
@@ -93,6 +96,7 @@ class SurfaceRender:
                 output_color=info.color,
                 is_encoded_by_host=not encoder.takes_device_memory,
                 make_picture=make_picture,
+                extra_inputs=extra_inputs,
             )
         )
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from helpers.training import tiny_config, write_picture
 from stylize.export import quantize as quantize_module
@@ -84,6 +84,38 @@ def test_command_writes_a_model_that_runs_in_int8_on_every_backend(tmp_path: Pat
     assert psnr_db(pictures[0] / 255, pictures[1] / 255) > 32
     with pytest.raises(ValueError, match=r"int8\.onnx: int8 is made from a float32 model"):
         quantize_file(target, tmp_path / "again.onnx", calibration=tmp_path / "photos")
+    check_engine(target)
+
+
+def check_engine(model: Path) -> None:
+    """TensorRT-RTX builds it with its integers, and with half precision in place of float32 between them."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    plan = model.with_suffix(".plan")
+    targets = ("8.6", "8.9", "12.0")
+    command = [str(model), "--trt", "int8", "--rtx", *(f"--target={target}" for target in targets), "-o", str(plan)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "int8 of TensorRT-RTX for matrix products, not for convolutions" in result.stdout
+    read = open_artifact(plan).plan
+    assert read is not None
+    assert (read.header.precision, read.header.compute_capabilities) == ("int8", targets)
+    assert (read.header.contract.precision, read.header.contract.is_int8) == ("fp16", True)
+    assert read.header.verification["onnx"]["min_psnr_db"] >= 32
+    typed = onnx.load_from_string(read.read_onnx())
+    integers = [tensor for tensor in typed.graph.initializer if tensor.name.endswith(".weight_quantized")]
+    assert integers
+    weights = {tensor.data_type for tensor in typed.graph.initializer if len(tensor.dims) == 4}
+    assert weights == {TensorProto.INT8, TensorProto.FLOAT16}
+    for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
+        if backend == Backend.OPENVINO:
+            pytest.importorskip("openvino")
+        pictures = []
+        for path in (model, plan):
+            with Stylizer(path, backend=backend) as stylizer:
+                pictures.append(stylizer.run(np.full((1, 61, 83, 3), 90, np.uint8)) / 255)
+        assert psnr_db(*pictures) > 32
+    result = CliRunner().invoke(main, [str(model), "--trt", "fp16", "--rtx", "-o", str(plan)])
+    assert "is int8: choose --trt int8" in result.stderr
 
 
 def test_integers_reach_every_convolution_but_the_first_and_last(

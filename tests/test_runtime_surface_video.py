@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from helpers.clips import ClipSpec, write_clip
 from helpers.host_device import HostDevice, HostRunner
-from helpers.networks import write_affine
+from helpers.networks import write_affine, write_colors
 from stylize.runtime import EncodeOptions, FinishOptions, RunReport, Selection, Stylizer, stylize_video
 from stylize.runtime.artifact import open_artifact
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
@@ -48,7 +48,8 @@ class Rig:
                 )
                 finish = Surface.finish
                 patch.setattr(Surface, "finish", lambda surface, picture: self._count() or finish(surface, picture))
-            stylizer_options = {name: options.pop(name) for name in ("strength", "style_scale") if name in options}
+            names = ("strength", "style_scale", "style_mix", "seed")
+            stylizer_options = {name: options.pop(name) for name in names if name in options}
             with Stylizer(self.model, **stylizer_options) as stylizer:  # type: ignore[arg-type]
                 report = stylize_video(stylizer, clip, target, **options)  # type: ignore[arg-type]
         with av.open(str(target)) as container:
@@ -119,6 +120,25 @@ def test_controls_of_the_artist_are_those_of_the_cpu(rig: Rig) -> None:
     finish = FinishOptions(keep_colors=True, mask=mask, mask_feather_px=6, fade_in_seconds=0.2)
     rig.both(clip, finish=finish, strength=0.7)
     assert rig.num_surfaces == 10
+
+
+def test_a_mix_that_changes_with_every_picture_is_that_of_the_cpu(rig: Rig) -> None:
+    write_colors(rig.model, style_names=("red", "green", "blue"))
+    clip = write_clip(rig.folder / "in.mp4", ClipSpec(width=50, height=38))
+    rig.both(clip, style_mix="0:red;0.3:0,1,0;0.36:blue")
+    assert rig.num_surfaces == 10
+
+
+def test_noise_is_that_of_the_cpu(rig: Rig) -> None:
+    write_colors(rig.model, takes_noise=True)
+    clip = write_clip(rig.folder / "in.mp4", ClipSpec(width=50, height=38))
+    (_, wanted), (_, found), (_, others) = (
+        rig.render(clip, on_device=on_device, seed=seed) for on_device, seed in ((False, 1), (True, 1), (True, 2))
+    )
+    assert rig.num_surfaces == 20
+    same, other = (np.corrcoef(frames[5].ravel(), wanted[5].ravel())[0, 1] for frames in (found, others))
+    assert same > 0.95, "but for the filters of chroma, which noise shows more than any picture"
+    assert abs(other) < 0.1
 
 
 def test_even_rate_and_part_are_those_of_the_cpu(rig: Rig) -> None:

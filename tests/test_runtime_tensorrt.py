@@ -13,9 +13,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 
+from helpers.host_device import HostDevice, array_at
 from helpers.networks import write_affine
 from stylize import runtime
 from stylize.runtime.artifact import Artifact, open_artifact
@@ -203,3 +205,105 @@ def test_size_the_engine_was_not_built_for_is_one_line(plan: Path) -> None:
     tensor = DeviceTensor(4096, (1, 3, 720, 1280), "fp32")
     with pytest.raises(BackendError, match=r"takes 64x64 to 128x128 pixels, this needs 1280x720: build it with other"):
         stand_in.runner.enqueue(tensor, target=tensor, cuda_stream=7)
+
+
+def engine_of(tensors: dict[str, tuple[str, str, tuple[int, ...]]]) -> SimpleNamespace:
+    """An engine with these tensors: mode, type and shape by name."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    return SimpleNamespace(
+        name="",
+        num_io_tensors=len(tensors),
+        get_tensor_name=lambda index: list(tensors)[index],
+        get_tensor_mode=lambda name: getattr(trt.TensorIOMode, tensors[name][0]),
+        get_tensor_dtype=lambda name: getattr(trt.DataType, tensors[name][1]),
+        get_tensor_shape=lambda name: tensors[name][2],
+        get_tensor_profile_shape=lambda _name, _index: [PROFILE.min, PROFILE.opt, PROFILE.max],
+    )
+
+
+OPEN = (-1, 3, -1, -1)
+FRAME, MIX, RESULT = ("INPUT", "HALF", OPEN), ("INPUT", "FLOAT", (2,)), ("OUTPUT", "HALF", OPEN)
+TWO_STYLES = ModelContract(
+    network="colors", style="two", size_multiple=4, precision="fp16", style_names=("red", "blue")
+)
+
+
+def test_engine_of_several_styles_has_a_picture_and_their_shares(plan: Path) -> None:
+    stand_in = StandIn(dataclasses.replace(open_artifact(plan), contract=TWO_STYLES))
+    # In whatever order the builder lists them.
+    stand_in.runner._engine = engine_of({"style_weights": MIX, "frame": FRAME, "stylized": RESULT})
+    assert stand_in.runner._engine_contract() == TWO_STYLES
+
+
+@pytest.mark.parametrize(
+    ("contract", "tensors", "message"),
+    [
+        (TWO_STYLES, {"frame": FRAME, "stylized": RESULT}, "one picture, style_weights in, one out was expected"),
+        (
+            dataclasses.replace(TWO_STYLES, style_names=()),
+            {"frame": FRAME, "style_weights": MIX, "stylized": RESULT},
+            r"has inputs \['frame', 'style_weights'\] and outputs \['stylized'\]; one picture in, one out was expected",
+        ),
+        (
+            dataclasses.replace(TWO_STYLES, style_names=(), takes_noise=True),
+            {"frame": FRAME, "style_weights": MIX, "stylized": RESULT},
+            "one picture, noise in, one out was expected",
+        ),
+        (
+            dataclasses.replace(TWO_STYLES, style_names=()),
+            {"frame": FRAME, "stylized": ("OUTPUT", "FLOAT", OPEN)},
+            "not both float16 or both float32",
+        ),
+    ],
+    ids=["no shares", "shares nobody gives", "no noise", "types"],
+)
+def test_engine_of_other_inputs_than_its_contract_names_is_one_line(
+    contract: ModelContract, tensors: dict[str, tuple[str, str, tuple[int, ...]]], message: str, plan: Path
+) -> None:
+    stand_in = StandIn(dataclasses.replace(open_artifact(plan), contract=contract))
+    stand_in.runner._engine = engine_of(tensors)
+    with pytest.raises(ArtifactError, match=message):
+        stand_in.runner._engine_contract()
+
+
+def test_a_mix_that_changes_is_read_at_one_address(plan: Path) -> None:
+    """Shapes and addresses are set once, as a recorded graph needs it; the passes read what they were queued with."""
+    device = HostDevice(seed=1)
+    stream = device.open_stream()
+    addresses: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    seen: list[list[float]] = []
+
+    def execute(_handle: int) -> bool:
+        mix = DeviceTensor(addresses["style_weights"], (2,), "fp32")
+        stream.push(lambda: seen.append(array_at(mix).tolist()))  # type: ignore[attr-defined]
+        return True
+
+    runner = TensorRTRunner(
+        dataclasses.replace(open_artifact(plan), contract=TWO_STYLES),
+        device=device,  # type: ignore[arg-type]
+        cuda_stream=stream,
+    )
+    runner._builder = "tensorrt_rtx"  # which records graphs itself
+    runner._context = SimpleNamespace(
+        set_input_shape=lambda name, shape: not shapes.setdefault(name, shape) or shapes[name] == shape,
+        get_tensor_shape=lambda _name: (1, 3, 64, 64),
+        set_tensor_address=lambda name, address: addresses.__setitem__(name, address),
+        execute_async_v3=execute,
+    )
+    frame, result = (DeviceTensor(address, (1, 3, 64, 64), "fp16") for address in (4096, 8192))
+    mixes = [[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.25, 0.75]]
+    with device.current():
+        for mix in mixes:
+            extras = {"style_weights": np.array(mix, np.float32)}
+            runner.enqueue(frame, target=result, cuda_stream=stream.handle, extras=extras)
+        stream.synchronize()
+        assert seen == mixes
+        assert shapes == {"frame": (1, 3, 64, 64), "style_weights": (2,)}
+        assert (addresses["frame"], addresses["stylized"]) == (4096, 8192)
+        with pytest.raises(BackendError, match=r"does not take style_weights of shape \(3,\)"):
+            extras = {"style_weights": np.array([1.0, 0.0, 0.0], np.float32)}
+            runner.enqueue(frame, target=result, cuda_stream=stream.handle, extras=extras)
+    runner.close()
+    assert device.allocated_bytes == 0
+    device.close()

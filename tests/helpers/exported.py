@@ -8,9 +8,10 @@ import torch
 from stylize.export.onnx_from_network import onnx_from_network
 from stylize.train.networks import build_network
 
-# Every architecture, with every norm it knows.
+# Architectures with every norm they know; those whose modes change the graph are in test_export_modes.py.
 NETWORKS: dict[str, tuple[str, dict[str, str | int | bool]]] = {
     "fast": ("fast", {"width": 32}),
+    "fastest": ("fastest", {}),
     "johnson": ("johnson", {}),
     "reconet": ("reconet", {"norm": "instance"}),
     "reconet-frn": ("reconet", {"norm": "frn"}),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from helpers.host_kernels import host_kernels
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.device import Device, DeviceBuffer, DeviceTensor, Event, HostBuffer, Stream
+from stylize.runtime.device_inputs import DeviceInputs
 from stylize.runtime.dlpack import CPU
 from stylize.runtime.errors import BackendError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
@@ -220,6 +221,7 @@ class HostRunner(Runner[DeviceTensor]):
         super().__init__(artifact)
         self._runner = OnnxRuntimeRunner(artifact, num_threads=1)
         self._device = device
+        self._extras: DeviceInputs | None = None
 
     @property
     def description(self) -> str:
@@ -231,16 +233,22 @@ class HostRunner(Runner[DeviceTensor]):
     def enqueue(
         self, source: DeviceTensor, *, target: DeviceTensor, cuda_stream: int | None, extras: Extras = NO_EXTRAS
     ) -> None:
-        arrays = [_array_at(tensor) for tensor in (source, target)]
-        self._device.stream(cuda_stream).push(
-            lambda: self._runner.enqueue(arrays[0], target=arrays[1], cuda_stream=None, extras=extras)
-        )
+        stream = self._device.stream(cuda_stream)
+        if self._extras is None:
+            self._extras = DeviceInputs(self._device, cuda_stream=stream)
+        arrays = [array_at(tensor) for tensor in (source, target)]
+        shown = {name: array_at(tensor) for name, tensor in self._extras.show(extras).items()}
+        stream.push(lambda: self._runner.enqueue(arrays[0], target=arrays[1], cuda_stream=None, extras=shown))
 
     def close(self) -> None:
+        if self._extras is not None:
+            with self._device.current():
+                self._extras.close()
         self._runner.close()
 
 
-def _array_at(tensor: DeviceTensor) -> NDArray[Any]:
+def array_at(tensor: DeviceTensor) -> NDArray[Any]:
+    """What lies at the address of `tensor`."""
     dtype = np.dtype(_DTYPES[tensor.precision])
     return _bytes_at(tensor.address, tensor.size_bytes).view(dtype).reshape(tensor.shape)
 
