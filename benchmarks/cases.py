@@ -257,7 +257,13 @@ class PipelineCase:
                 Encoder(output, info=decoder.info, source=decoder) as encoder,
             ):
                 surfaces = session and SurfaceRender(
-                    session, decoder, encoder, finish=Finish(), owned=surface_memory, begin_frame=stylizer.begin
+                    session,
+                    decoder,
+                    encoder,
+                    finish=Finish(),
+                    owned=surface_memory,
+                    begin_frame=stylizer.begin,
+                    extra_inputs=stylizer.extra_inputs,
                 )
                 timed = _TimedStages(surfaces or decoder, (surfaces or stylizer).begin, encoder, spans, started)
                 run_pipeline(

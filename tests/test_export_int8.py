@@ -106,14 +106,16 @@ def check_engine(model: Path) -> None:
     assert integers
     weights = {tensor.data_type for tensor in typed.graph.initializer if len(tensor.dims) == 4}
     assert weights == {TensorProto.INT8, TensorProto.FLOAT16}
+    frame = np.random.default_rng(0).integers(0, 256, (1, 61, 83, 3), np.uint8)
     for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
         if backend == Backend.OPENVINO:
             pytest.importorskip("openvino")
         pictures = []
         for path in (model, plan):
             with Stylizer(path, backend=backend) as stylizer:
-                pictures.append(stylizer.run(np.full((1, 61, 83, 3), 90, np.uint8)) / 255)
-        assert psnr_db(*pictures) > 32
+                pictures.append(stylizer.run(frame).astype(int))
+        # A value next to a step goes to its neighbour: the floor of an int8 engine, 32 dB.
+        assert np.square(pictures[0] - pictures[1]).mean() ** 0.5 < 255 * 10 ** (-32 / 20)
     result = CliRunner().invoke(main, [str(model), "--trt", "fp16", "--rtx", "-o", str(plan)])
     assert "is int8: choose --trt int8" in result.stderr
 

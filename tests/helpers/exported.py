@@ -8,11 +8,12 @@ import torch
 from stylize.export.onnx_from_network import onnx_from_network
 from stylize.train.networks import build_network
 
-# Architectures with every norm they know; those whose modes change the graph are in test_export_modes.py.
+# Architectures with every norm and upsampling they know; those with further inputs are in test_export_modes.py.
 NETWORKS: dict[str, tuple[str, dict[str, str | int | bool]]] = {
     "fast": ("fast", {"width": 32}),
     "fastest": ("fastest", {}),
     "johnson": ("johnson", {}),
+    "johnson-deconv": ("johnson", {"upsampling": "deconv"}),
     "reconet": ("reconet", {"norm": "instance"}),
     "reconet-frn": ("reconet", {"norm": "frn"}),
 }
