@@ -46,7 +46,7 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
     params=[
         click.Argument(["model"]),
         click.Argument(["source"], metavar="INPUT"),
-        click.Argument(["target"], metavar="OUTPUT", type=click.Path(dir_okay=False, path_type=Path)),
+        click.Argument(["target"], metavar="OUTPUT", type=click.Path(dir_okay=False, path_type=str)),
         *(option for options in OPTIONS.values() for option in options),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -55,13 +55,14 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 def run(
     model: str,
     source: str,
-    target: Path,
+    target: str,
     quality: Quality | None,
     input_range: tuple[float, float] | None,
     size: tuple[int | None, int | None] | None,
     noise_size: tuple[int | None, int | None] | None,
     seed: int,
     resume: bool,
+    live: bool | None,
     report_path: str | None,
     quiet: bool,
     verbose: bool,
@@ -70,14 +71,14 @@ def run(
     """Stylize INPUT, a video or a picture, into OUTPUT.
 
     MODEL is an ONNX file or a built-in style (--list-styles). INPUT may be a file, an address, a folder of
-    pictures, numbered pictures (frames/%04d.png), - for standard input, `demo`, a clip drawn on the spot, or
-    `noise:` for a model that paints textures.
-    OUTPUT may be a file, numbered pictures (out/%04d.png), or - for standard output. Sound, subtitles and
-    timestamps are kept. OUTPUT is replaced when the new file is complete.
+    pictures, numbered pictures (frames/%04d.png), - for standard input, camera:0, `demo`, a clip drawn on the spot,
+    or `noise:` for a model that paints textures.
+    OUTPUT may be a file, numbered pictures (out/%04d.png), - for standard output, or an address that takes streams
+    (rtmp://...). Sound, subtitles and timestamps are kept. OUTPUT is replaced when the new file is complete.
 
     Exit codes: 0 done, 1 error, 2 usage, 3 done as far as a damaged input went, 130 interrupted.
     """
-    if report_path == PIPE and str(target) == PIPE:
+    if report_path == PIPE and target == PIPE:
         raise OptionError("--json - and OUTPUT - would both write to standard output: give one of them a file")
     console = Console(stderr=True)
     configure_logging(console, quiet=quiet, verbose=verbose)
@@ -105,6 +106,7 @@ def run(
                 encode=encode,
                 finish=finish,
                 resume=resume_options,
+                live=live,
                 on_progress=progress.update,
             )
     if note:

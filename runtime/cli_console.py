@@ -39,6 +39,13 @@ def tell(report: RunReport, *, report_path: str | None, console: Console, quiet:
     if not quiet:
         for note in report.notes:
             console.print(f"note: {note}", style="dim", markup=False, highlight=False)
+        if report.latency_p50_ms is not None and report.latency_p95_ms is not None:
+            console.print(
+                f"live: {report.num_dropped_frames} frames dropped, {report.latency_p50_ms:.0f} ms from arrival to "
+                f"encoded (p50), {report.latency_p95_ms:.0f} ms (p95)",
+                markup=False,
+                highlight=False,
+            )
         console.print(
             f"{report.target}: {report.num_frames} frames, {report.width}x{report.height}, "
             f"{report.frames_per_second:.1f} fps ({report.backend}; {report.encoder})",

@@ -174,6 +174,17 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
             show_default=True,
             help="Rate of pictures read.",
         ),
+        click.Option(
+            ["--input-option", "input_options"],
+            type=ASSIGNMENT,
+            multiple=True,
+            help="FFmpeg's of the input, such as a camera's video_size=1280x720; repeatable.",
+        ),
+        click.Option(
+            ["--live/--no-live"],
+            default=None,
+            help="Newest frame wins, or all are rendered.  [default: live for cameras and streams]",
+        ),
     ),
     "Encoding": (
         click.Option(["--codec"], metavar="NAME", help="FFmpeg video encoder.  [default: libx264]"),

@@ -1,10 +1,15 @@
 """The time of each decoded picture."""
 
 from fractions import Fraction
+from typing import Final
 
 import av
+from av.packet import Packet
+from av.stream import Stream
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Continuity"]
+
+_MAX_GAP_SECONDS: Final = 10  # as FFmpeg's dts_delta_threshold
 
 
 class Clock:
@@ -47,3 +52,28 @@ class Clock:
         self._has_started = True
         self._last_pts, self._end = pts, pts + duration
         return pts, duration
+
+
+class Continuity:
+    """Joins the times of a live stream where they jump, as they do when its sender starts anew."""
+
+    def __init__(self) -> None:
+        self.num_jumps = 0
+        self._offset = Fraction(0)
+        self._last: dict[int, Fraction] = {}
+
+    def mend(self, packet: "Packet[Stream]") -> None:
+        """Move the times of `packet`, which follows those before it, by what all streams have jumped so far."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is None:
+            return
+        time, last = ticks * packet.time_base + self._offset, self._last.get(packet.stream.index)
+        if last is not None and abs(time - last) > _MAX_GAP_SECONDS:
+            self.num_jumps += 1
+            self._offset += last - time
+            time = last
+        self._last[packet.stream.index] = time
+        shift = round(self._offset / packet.time_base)
+        if shift:
+            packet.pts = packet.pts + shift if packet.pts is not None else None
+            packet.dts = packet.dts + shift if packet.dts is not None else None

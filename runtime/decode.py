@@ -1,6 +1,7 @@
 """Containers in: frames with their time, and the packets that travel along unchanged."""
 
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,17 +17,16 @@ from av.packet import Packet
 from av.stream import Stream
 
 from stylize.runtime.choose_video import announced_seconds, choose_video, shortfall
-from stylize.runtime.clock import Clock
-from stylize.runtime.color import Color, ColorConverter, color_from_picture
+from stylize.runtime.clock import Clock, Continuity
 from stylize.runtime.errors import InputMediaError, OptionError, StylizeError
 from stylize.runtime.frame import TimedPicture
+from stylize.runtime.frame_maker import FrameMaker
 from stylize.runtime.picture_decoder import PictureDecoder
 from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.selection import Cut, Item, Selection, resampled
 from stylize.runtime.source import has_sought, local_files, open_source, pipe_hint
-from stylize.runtime.surface import Surface, is_on_device, samples_pix_fmt
-from stylize.runtime.surface_source import SurfaceSource, downloaded, filterable
-from stylize.runtime.tone_map import SDR_COLOR, ToneMapper
+from stylize.runtime.surface import is_on_device, samples_pix_fmt
+from stylize.runtime.surface_source import SurfaceSource, filterable
 from stylize.runtime.video_info import VideoInfo
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
@@ -53,6 +53,7 @@ class Decoder:
         selection: Selection | None = None,
         surface_gpu: int | None = None,
         num_threads: int = _MAX_THREADS,
+        is_live: bool = False,
     ) -> None:
         """Open `source`.
 
@@ -61,6 +62,7 @@ class Decoder:
             selection: which part of it, at what rate and size; None for all as it is.
             surface_gpu: yield surfaces for this GPU where the source allows it, decoded by it where it can.
             num_threads: how many decode, where it is not the GPU.
+            is_live: whether frames come in real time: each is yielded as soon as it can be, and times start at 0.
 
         Raises:
             InputMediaError: missing, not media, without video, or nothing of it can be decoded.
@@ -74,13 +76,14 @@ class Decoder:
         """Frames yielded so far; resampled ones count once for every tick they are shown."""
         self.notes: list[str] = []
         """What was guessed or changed about the picture, one sentence each."""
-        self._num_threads = num_threads
+        self._num_threads, self.is_live = num_threads, is_live
+        self.arrived = 0.0
+        """When the last packet came, by `time.perf_counter`."""
+        self._opened, self._continuity = time.perf_counter(), Continuity()
         self._last_seconds: Fraction | None = None  # time of the last frame
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
         self._info: VideoInfo | None = None
-        self._has_changed_size, self._source_size = False, (0, 0)
-        self._converter = ColorConverter()
-        self._tone_mapper: ToneMapper | None = None
+        self._frame_maker = FrameMaker(self._surfaces, notes=self.notes)
         self._open()
         try:
             items = self._counted(self._decode())
@@ -98,6 +101,7 @@ class Decoder:
         opened = open_source(
             self.source,
             picture_rate=self.selection.picture_rate,
+            options=dict(self.selection.input_options),
             hwaccel=self._surfaces.hwaccel if self._surfaces is not None else None,
         )
         self.notes += opened.notes
@@ -106,7 +110,9 @@ class Decoder:
             self.video_stream = choose_video(self.container, self.source, notes=self.notes)
             # A list of pictures must not lose those that other threads hold when a damaged one ends decoding.
             is_list = self.container.format.name == "concat"
-            self._pictures = PictureDecoder(self.video_stream, num_threads=1 if is_list else self._num_threads)
+            self._pictures = PictureDecoder(
+                self.video_stream, num_threads=1 if is_list else self._num_threads, is_live=self.is_live
+            )
             if self._surfaces is not None:
                 self.notes += self._surfaces.configure(self.video_stream.codec_context)
             streams = [stream for stream in self.container.streams if stream.type == "audio"]
@@ -114,6 +120,7 @@ class Decoder:
                 self.selection,
                 origin=Fraction(self.container.start_time or 0, av.time_base),
                 waits_for=(self.video_stream.index, *(stream.index for stream in streams)),
+                starts_at_zero=self.is_live,
             )
             self._reset()
             self._seek_near(self._cut.first)
@@ -175,10 +182,10 @@ class Decoder:
             if not isinstance(frame, TimedPicture):
                 continue
             again.append(frame)
-            time = frame.pts * frame.time_base
-            if time >= last:
+            seconds = frame.pts * frame.time_base
+            if seconds >= last:
                 self._items = chain(again, items)
-                return time == last
+                return seconds == last
         return False
 
     def carried_packets(self) -> "Iterator[Packet[Stream]]":
@@ -290,6 +297,9 @@ class Decoder:
             for packet in self.container.demux():
                 if packet.size == 0:
                     continue  # a flush marker
+                self.arrived = time.perf_counter()
+                if self.is_live:
+                    self._continuity.mend(packet)
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_seconds
                     self._last_end_seconds = max(self._last_end_seconds, end)
@@ -300,6 +310,8 @@ class Decoder:
     def _frames(self, packet: "Packet[Stream] | None") -> Iterator[TimedPicture]:
         """Frames of one packet, or with None the last ones still inside the decoder."""
         for picture in self._pictures.decode(packet):
+            if self.is_live and picture.pts is None and picture.dts is None:
+                picture.pts = round((self.arrived - self._opened) / self._time_base)
             picture.time_base = self._time_base  # PyAV leaves it unset on the last ones
             yield from self._frames_of(self._filter.push(filterable(picture, self._filter)))
 
@@ -309,53 +321,29 @@ class Decoder:
         for picture in pictures:
             pts, duration = self._clock.time_of(picture)
             if self._cut.has(pts * self._time_base):
-                frame = self._frame(picture)
+                self._info = self._info or self._describe(picture)
+                frame = self._frame_maker.frame_of(picture)
                 self._last_seconds = (pts - shift) * self._time_base
                 frame.set_time(pts - shift, duration=duration, time_base=self._time_base)
                 yield frame
 
-    def _frame(self, picture: av.VideoFrame) -> TimedPicture:
-        color = color_from_picture(picture)
-        if self._info is None:
-            self._info = self._describe(picture, color)
-            self._source_size = picture.width, picture.height
-        info = self._info
-        if (picture.width, picture.height) != self._source_size and not self._has_changed_size:
-            self._has_changed_size = True
-            self.notes.append(
-                f"the video changes its size to {picture.width}x{picture.height}: scaled to {info.width}x{info.height}"
-            )
-        if self._surfaces is not None and self._surfaces.takes(picture, size=(info.width, info.height)):
-            return Surface(picture, color)
-        frame = self._converter.frame_from_picture(
-            downloaded(picture), color=color, width=info.width, height=info.height
-        )
-        if self._surfaces is not None and self._surfaces.pix_fmt:
-            return Surface(
-                self._converter.picture_from_frame(frame, color=info.color, pix_fmt=self._surfaces.pix_fmt), info.color
-            )
-        return frame if self._tone_mapper is None else self._tone_mapper.mapped(frame)
-
-    def _describe(self, picture: av.VideoFrame, color: Color) -> VideoInfo:
+    def _describe(self, picture: av.VideoFrame) -> VideoInfo:
         """Collect what the first picture and the container say, and note what was done about it."""
         stream = self.video_stream
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
         if self._filter.is_transposing:
             aspect = 1 / aspect
-        if color.hdr is not None:
-            self._tone_mapper = ToneMapper(color.hdr)
         selection, rate = self.selection, self._frame_rate
         width, height = selection.size_of(picture.width, picture.height)
         self.notes += [
             *self._filter.notes,
-            *([color.guess] if color.guess is not None else []),
-            *([f"{color.hdr} high dynamic range is tone-mapped to ordinary BT.709 video"] if color.hdr else []),
+            *self._frame_maker.begin(picture, size=(width, height)),
             *selection.notes_on(picture.width, picture.height, rate=rate),
         ]
         if self._surfaces is not None:
             reasons = {
                 "a single picture": self.is_picture,
-                "tone-mapped": color.hdr is not None,
+                "tone-mapped": self._frame_maker.is_tone_mapping,
                 "turned upright": self._filter.is_turning,
                 "deinterlaced": self._filter.is_deinterlacing,
                 "scaled": (width, height) != (picture.width, picture.height),
@@ -370,7 +358,7 @@ class Decoder:
             height=height,
             time_base=self._time_base if selection.frame_rate is None else 1 / selection.frame_rate,
             frame_rate=selection.frame_rate or rate,
-            color=color if color.hdr is None else SDR_COLOR,
+            color=self._frame_maker.color,
             sample_aspect_ratio=selection.sample_aspect_ratio_of(aspect, width=picture.width, height=picture.height),
             pix_fmt=samples_pix_fmt(picture),
             num_frames=num_frames,
@@ -385,6 +373,8 @@ class Decoder:
             self.problems.append(f"{self._pictures.num_damaged} packets are damaged and could not be decoded")
         if self._clock.num_repaired:
             self.notes.append(f"{self._clock.num_repaired} missing or backward timestamps were repaired")
+        if self._continuity.num_jumps:
+            self.notes.append(f"the times of the stream jumped {self._continuity.num_jumps} times: joined")
         until = None if self.selection.end_seconds is None else self._cut.seconds_until_end(self.video_stream)
         missing = shortfall(
             self.container,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from math import lcm
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,8 +21,9 @@ from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import TimedPicture
-from stylize.runtime.partial_file import PartialFile, StandardOutput
+from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.selection import Item
+from stylize.runtime.stream_output import StreamOutput
 from stylize.runtime.video_encoder import EncodeOptions, VideoEncoder
 
 __all__ = ["EncodeOptions", "Encoder"]
@@ -29,6 +31,13 @@ __all__ = ["EncodeOptions", "Encoder"]
 logger = logging.getLogger(__name__)
 
 _MAX_TIMESCALE: Final = 2**31 - 1  # movie timescale is 32 bits (ISO/IEC 14496-12, 8.2.2)
+# For receivers that are watching: packets leave at once, no track waits more than a second for another, and nothing
+# is written that could only be known at the end.
+_LIVE_OPTIONS: Final = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+_LIVE_OPTIONS_OF: Final = {
+    "flv": {"flvflags": "no_duration_filesize"},
+    "matroska": {"live": "1", "cluster_time_limit": "100"},
+}
 _STALE_TAGS: Final = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # of the old file's muxer
 
 
@@ -41,7 +50,7 @@ class Encoder:
 
     def __init__(
         self,
-        output: PartialFile | StandardOutput,
+        output: PartialFile | StreamOutput,
         *,
         info: VideoInfo,
         options: EncodeOptions | None = None,
@@ -185,12 +194,12 @@ class Encoder:
                 self._container.close()
 
     def check(self) -> None:
-        """Read the finished file back and compare its tracks with what was written; not what went down a pipe.
+        """Read the finished file back and compare its tracks with what was written; not what was streamed.
 
         Raises:
             OutputMismatchError: frames, times or tracks differ.
         """
-        if isinstance(self._output, StandardOutput):
+        if isinstance(self._output, StreamOutput):
             return
         check_tracks(self._output.target, list(self._tracks.values()), tracks_of_file(self._output.path))
 
@@ -225,24 +234,27 @@ class Encoder:
             raise OutputMediaError(self._output.target, what + (error.strerror or str(error))) from error
 
     def _open_container(self, source: Decoder | None) -> OutputContainer:
-        target, name = self._output.target, self._options.container
-        if isinstance(self._output, StandardOutput):
-            name = name or "matroska"
+        output, name = self._output, self._options.container
+        if isinstance(output, StreamOutput):
+            name = name or output.container
         try:
-            container = av.open(self._output.address, "w", format=name)
+            container = av.open(output.address, "w", format=name)
         except ValueError as error:
             if name is not None:
                 raise OptionError(
                     f"--format {name}: no such container; use mp4, matroska, mov, webm or mpegts"
                 ) from error
+            suffix = Path(output.target).suffix or "(none)"
             raise OutputMediaError(
-                target, f"no container has the suffix {target.suffix or '(none)'}; use .mp4, .mkv, .mov or .webm"
+                output.target, f"no container has the suffix {suffix}; use .mp4, .mkv, .mov or .webm"
             ) from error
         if container.format.name in {"mp4", "mov"}:
             # Start offsets are stored in movie ticks: make both video and sound times multiples of one.
             container.options["movie_timescale"] = str(_movie_timescale(self._info.time_base, source))
-            if isinstance(self._output, StandardOutput):
+            if isinstance(output, StreamOutput):
                 container.options["movflags"] = "frag_keyframe+empty_moov"  # no way back to the head of a pipe
+        if self._options.is_live:
+            container.options.update(_LIVE_OPTIONS | _LIVE_OPTIONS_OF.get(container.format.name, {}))
         if source is not None:
             tags = source.container.metadata
             container.metadata.update({key: text for key, text in tags.items() if key not in _STALE_TAGS})

@@ -8,7 +8,7 @@ from typing import Self
 
 from stylize.runtime.errors import OutputMediaError
 
-__all__ = ["PartialFile", "StandardOutput", "sync_folder"]
+__all__ = ["PartialFile", "sync_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,28 +77,6 @@ class PartialFile:
             logger.warning("%s was not finished; what is done is kept in %s", self.target, self.path)
         else:
             self.path.unlink(missing_ok=True)
-
-
-class StandardOutput:
-    """Standard output in a file's place: what is written is gone, so nothing is left to name or remove."""
-
-    address = "pipe:1"
-    target = Path("-")
-
-    def __init__(self) -> None:
-        self.is_worth_keeping = False
-        """As for a file; means nothing here."""
-
-    def commit(self) -> None:
-        """Nothing to do."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Nothing to do."""
 
 
 def sync_folder(folder: Path) -> None:

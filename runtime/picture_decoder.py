@@ -21,12 +21,18 @@ class PictureDecoder:
     more, not even the good pictures of the others: `has_lost_the_end` says so.
     """
 
-    def __init__(self, stream: VideoStream, *, num_threads: int) -> None:
-        """Prepare the decoder of `stream`, which opens with the first packet."""
+    def __init__(self, stream: VideoStream, *, num_threads: int, is_live: bool) -> None:
+        """Prepare the decoder of `stream`, which opens with the first packet.
+
+        Args:
+            stream: the video.
+            num_threads: how many work on it.
+            is_live: whether they share each picture, instead of having one each, which are shown that much later.
+        """
         self.num_damaged = 0
         """Packets so far that could not be decoded."""
         self._context = stream.codec_context
-        self._context.thread_type = "AUTO"
+        self._context.thread_type = "SLICE" if is_live else "AUTO"
         self._context.thread_count = num_threads
         self._packet_times: deque[int] = deque(maxlen=_NUM_REMEMBERED)
         self._picture_times: deque[int] = deque(maxlen=_NUM_REMEMBERED)

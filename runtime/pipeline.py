@@ -50,10 +50,19 @@ class Channel:
             )
             if self._is_aborted:
                 return False
-            self._items.append(item)
-            self._num_bytes += num_bytes
-            self._changed.notify_all()
+            self._add(item)
             return True
+
+    def _add(self, item: Item) -> None:
+        """Append `item`; to be called with the lock held, as `_remove`."""
+        self._items.append(item)
+        self._num_bytes += _size_bytes(item)
+        self._changed.notify_all()
+
+    def _remove(self, item: Item) -> None:
+        """Take `item` out of the middle."""
+        self._items.remove(item)
+        self._num_bytes -= _size_bytes(item)
 
     def __iter__(self) -> Iterator[Item]:
         """Items in order, until the channel is closed and empty, or aborted."""
@@ -89,6 +98,7 @@ def run_pipeline(
     settle: Callable[[Frame], None] | None = None,
     num_in_flight: int = 1,
     on_frame: Callable[[int], None] = lambda _: None,
+    handover: Channel | None = None,
 ) -> StageSeconds:
     """Pass every item of `source` to `sink` in order, frames by way of `network`, then `settle`.
 
@@ -103,8 +113,10 @@ def run_pipeline(
         settle: changes a frame once more, in order, in the settle thread; None for no such thread.
         num_in_flight: how many frames the network may have begun before the first is completed.
         on_frame: called by the encode thread with the number of frames done.
+        handover: from the source, which runs in real time, to the network. Frames are then handed on as soon as
+            they can be, and Ctrl-C or SIGTERM is how such a run ends: nothing is raised.
     """
-    pipeline = _Pipeline(source, network, settle, sink, num_in_flight, on_frame)
+    pipeline = _Pipeline(source, network, settle, sink, num_in_flight, on_frame, handover)
     stages = (pipeline.decode, pipeline.stylize, *([pipeline.settle] if settle else []), pipeline.encode)
     threads = [threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__) for stage in stages]
     for thread in threads:
@@ -112,11 +124,12 @@ def run_pipeline(
     try:
         for thread in threads:
             thread.join()
-    except BaseException:
+    except BaseException as error:
         pipeline.decoded.abort()
         for thread in threads:
             thread.join()
-        raise
+        if handover is None or not isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
     if pipeline.error is not None:
         raise pipeline.error
     return pipeline.seconds
@@ -133,11 +146,13 @@ class _Pipeline:
         sink: Callable[[Item], None],
         num_in_flight: int,
         on_frame: Callable[[int], None],
+        handover: Channel | None,
     ) -> None:
         self._source, self._network, self._settle, self._sink = source, network, settle, sink
         self._on_frame = on_frame
         self._num_in_flight = num_in_flight
-        self.decoded, self.stylized = Channel(_PACKET_BYTES), Channel(_PACKET_BYTES)
+        self._frames_per_channel = _FRAMES_PER_CHANNEL if handover is None else 1
+        self.decoded, self.stylized = handover or Channel(_PACKET_BYTES), Channel(_PACKET_BYTES)
         self.settled = Channel(_PACKET_BYTES) if settle else self.stylized
         self.seconds = StageSeconds()
         self.error: BaseException | None = None
@@ -161,7 +176,7 @@ class _Pipeline:
             if item is None:
                 break
             if isinstance(item, TimedPicture):
-                room = _PACKET_BYTES + _FRAMES_PER_CHANNEL * item.size_bytes
+                room = _PACKET_BYTES + self._frames_per_channel * item.size_bytes
                 self.decoded.max_bytes = self.stylized.max_bytes = self.settled.max_bytes = room
             if not self.decoded.put(item):
                 return

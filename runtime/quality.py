@@ -17,7 +17,7 @@ from stylize.runtime.decode import Decoder
 from stylize.runtime.errors import OptionError
 from stylize.runtime.frame import Frame
 from stylize.runtime.selection import Selection
-from stylize.runtime.source import PIPE
+from stylize.runtime.source import PIPE, is_live
 
 __all__ = ["choose_variant", "frames_per_second"]
 
@@ -73,7 +73,7 @@ def choose_variant(
         raise OptionError(
             "--quality auto reads the start of the input twice, which standard input cannot give: name one"
         )
-    with Decoder(source, selection=selection) as decoder:
+    with Decoder(source, selection=selection, is_live=is_live(source)) as decoder:
         width, height, rate = decoder.info.width, decoder.info.height, float(decoder.info.frame_rate)
     tried = []
     for name, path in style.variants.items():

@@ -11,13 +11,14 @@ from stylize.runtime.decode import Decoder
 from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMismatchError
 from stylize.runtime.frame import Frame
-from stylize.runtime.partial_file import PartialFile, StandardOutput
+from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.picture_sequence import PictureSequence
 from stylize.runtime.pipeline import StageSeconds
 from stylize.runtime.resume import ResumeFolder, ResumeOptions, SegmentWriter, fingerprint, join_segments
 from stylize.runtime.selection import Item
-from stylize.runtime.source import PIPE, number_pattern
+from stylize.runtime.source import number_pattern
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
+from stylize.runtime.stream_output import StreamOutput
 
 __all__ = ["Result", "open_output", "render_pictures", "render_segments", "render_still", "render_video"]
 
@@ -43,37 +44,40 @@ class Result:
 
 
 def open_output(
-    target: Path, decoder: Decoder, *, resume: ResumeOptions | None, facts: Mapping[str, str]
-) -> PartialFile | StandardOutput | PictureSequence | ResumeFolder:
+    target: str | Path, decoder: Decoder, *, resume: ResumeOptions | None, facts: Mapping[str, str]
+) -> PartialFile | StreamOutput | PictureSequence | ResumeFolder:
     """What to write to, by the name of the target.
 
     Args:
-        target: the file, pattern or pipe asked for.
+        target: the file, pattern, pipe or address asked for.
         decoder: the source.
         resume: how to divide a render that can be continued, None for another.
         facts: what such a render depends on.
 
     Raises:
-        OptionError: pictures, GIF and pipes cannot be continued.
+        OptionError: pictures, GIF and streams cannot be continued.
         OutputMediaError: the target cannot be written.
     """
+    if StreamOutput.is_meant_by(target):
+        if resume is not None:
+            raise OptionError(f"--resume: {target} is no file; choose .mp4, .mkv, .mov or .webm")
+        return StreamOutput(str(target))
+    target = Path(target)
     is_still = target.suffix.lower() in STILL_SUFFIXES
     if resume is not None:
-        if str(target) == PIPE or is_still or target.suffix.lower() == ".gif":
+        if is_still or target.suffix.lower() == ".gif":
             raise OptionError(f"--resume: {target} is no video file of segments; choose .mp4, .mkv, .mov or .webm")
         return ResumeFolder(target, facts, resume)
-    if str(target) == PIPE:
-        return StandardOutput()
     if is_still and number_pattern(target) and not decoder.is_picture:
         return PictureSequence(target, repeats_frames=decoder.info.is_resampled)
     return PartialFile(target)
 
 
-def render_video(run: Run, decoder: Decoder, output: PartialFile | StandardOutput, options: EncodeOptions) -> Result:
+def render_video(run: Run, decoder: Decoder, output: PartialFile | StreamOutput, options: EncodeOptions) -> Result:
     """Render a video with its sound."""
     with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
         seconds = run(encoder.write, encoder)
-    if encoder.num_frames != decoder.num_frames:
+    if encoder.num_frames != decoder.num_frames and not decoder.is_live:
         raise OutputMismatchError(f"{output.target}: {encoder.num_frames} of {decoder.num_frames} frames encoded")
     encoder.check()
     output.commit()
@@ -140,7 +144,7 @@ def render_pictures(run: Run, decoder: Decoder, output: PictureSequence) -> Resu
     """Render each frame to a picture of its own."""
     seconds = run(output.write)
     return Result(
-        num_frames=decoder.num_frames,
+        num_frames=output.num_frames,
         size=(decoder.info.width, decoder.info.height),
         encoder=still_description(output.pattern.suffix),
         seconds=seconds,

@@ -39,6 +39,12 @@ class RunReport:
     """How strongly strokes were held in place, 0 for not."""
     scene_cut_seconds: tuple[float, ...] = ()
     """Where steadying began anew, from the first frame; cuts are looked for only while steadying."""
+    num_dropped_frames: int = 0
+    """Of a live source: frames that came while the network was busy, and were left out for newer ones."""
+    latency_p50_ms: float | None = None
+    """Of a live source: from the arrival of what completes a frame to its being encoded; of every second frame less."""
+    latency_p95_ms: float | None = None
+    """Of 95 of 100 frames less."""
     notes: tuple[str, ...] = ()
     """What was guessed, changed or left out, one sentence each."""
     problems: tuple[str, ...] = ()

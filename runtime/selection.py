@@ -41,6 +41,9 @@ class Selection:
     picture_rate: Fraction = Fraction(25)
     """Pictures per second of a source that is a folder or numbered pictures; 25 is FFmpeg's own default."""
 
+    input_options: tuple[tuple[str, str], ...] = ()
+    """FFmpeg's options of what is read, such as a camera's `framerate`, by its names."""
+
     def __post_init__(self) -> None:
         if self.start_seconds < 0:
             raise OptionError(f"--start {float(self.start_seconds):g} is before the start of the file")
@@ -101,19 +104,22 @@ class Selection:
 class Cut:
     """Applies the start and end of a selection to the streams of one file; used from front to back."""
 
-    def __init__(self, selection: Selection, *, origin: Fraction, waits_for: Iterable[int]) -> None:
+    def __init__(
+        self, selection: Selection, *, origin: Fraction, waits_for: Iterable[int], starts_at_zero: bool = False
+    ) -> None:
         """Prepare for a file.
 
         Args:
             selection: start and end.
             origin: the file's start in seconds, to which both are relative.
             waits_for: indexes of the streams that must be past the end before reading stops.
+            starts_at_zero: whether the part does so where the whole file is one, too.
         """
         self.first = origin + selection.start_seconds
         """Start of the part in the file's own seconds."""
         self._end = None if selection.end_seconds is None else origin + selection.end_seconds
         # Without a start to move to zero, times stay as they are.
-        self._shift = self.first if selection.start_seconds else Fraction(0)
+        self._shift = self.first if selection.start_seconds or starts_at_zero else Fraction(0)
         self._unfinished = set(waits_for)
 
     def has(self, seconds: Fraction) -> bool:

@@ -1,7 +1,9 @@
 """Opens whatever a user names as the input: a file, an address, a pipe, or a sequence of pictures."""
 
 import re
+import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
@@ -15,12 +17,31 @@ from av.container import InputContainer
 from stylize.runtime.errors import InputMediaError
 from stylize.runtime.still import STILL_SUFFIXES
 
-__all__ = ["PIPE", "Source", "has_sought", "local_files", "number_pattern", "open_source", "pipe_hint"]
+__all__ = [
+    "PIPE",
+    "Source",
+    "has_sought",
+    "is_live",
+    "local_files",
+    "number_pattern",
+    "open_source",
+    "pipe_hint",
+    "scheme_of",
+]
 
 PIPE: Final = "-"
 """The name of standard input and output."""
 
 _TIMEOUT_SECONDS: Final = (10.0, 30.0)  # open, read: a dead network source must not hang
+_LIVE_TIMEOUT_SECONDS: Final = (10.0, 10.0)  # silence as long as that is the end of a live one
+_LISTENING_TIMEOUT_SECONDS: Final = (60.0, 10.0)  # to start the sender
+_LIVE_SCHEMES: Final = frozenset({"camera", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "tcp", "udp"})
+# FFmpeg's device, how it names camera N, and what it must be told, by Python's name of the system.
+_CAMERAS: Final = {
+    "linux": ("v4l2", "/dev/video{}", {}),
+    "darwin": ("avfoundation", "{}:none", {"framerate": "30"}),  # its default of 29.97 no camera has
+}
+_CAMERA: Final = re.compile(r"camera:(\d+)")
 # Where seeking by the container's index finds the key frame before a time.
 _INDEXED_FORMATS: Final = frozenset({"mov", "mp4", "matroska", "webm"})
 _NUMBER: Final = re.compile(r"%0?(\d*)d")
@@ -36,47 +57,100 @@ class Source:
     """How the input was read, one sentence each."""
 
 
+def scheme_of(address: str | Path) -> str:
+    """`rtmp` of `rtmp://host/app`, `camera` of `camera:0`; empty for a file."""
+    if isinstance(address, Path):
+        return ""
+    return "camera" if _CAMERA.fullmatch(address) else address.partition("://")[0] if "://" in address else ""
+
+
+def is_live(source: str | Path) -> bool:
+    """Whether `source` is a camera or an address whose frames come when they are made."""
+    return scheme_of(source) in _LIVE_SCHEMES
+
+
 def number_pattern(path: str | Path) -> re.Match[str] | None:
     """The `%d` or `%04d` in a file's name, None when there is none or more than one."""
     found = list(_NUMBER.finditer(Path(path).name))
     return found[0] if len(found) == 1 else None
 
 
-def open_source(source: str | Path, *, picture_rate: Fraction, hwaccel: HWAccel | None = None) -> Source:
+def open_source(
+    source: str | Path,
+    *,
+    picture_rate: Fraction,
+    hwaccel: HWAccel | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Source:
     """Open the input named `source`.
 
     Args:
         source: a path, an address FFmpeg can read (`https://...`, `rtsp://...`), `-` for standard input,
-            a folder of pictures, or numbered pictures such as `frames/%04d.png`.
+            `camera:0`, a folder of pictures, or numbered pictures such as `frames/%04d.png`.
         picture_rate: pictures per second, where the source is a folder or numbered pictures.
         hwaccel: decodes videos, None to do it on the CPU.
+        options: FFmpeg's, of the container, device or protocol.
 
     Raises:
         InputMediaError: missing, unreadable or not media.
     """
-    address = str(source)
+    address, scheme, options = str(source), scheme_of(source), dict(options or {})
     is_pipe = address == PIPE
-    is_local = isinstance(source, Path) or "://" not in address
     # An absolute path cannot be mistaken for a protocol, however many colons its name has.
-    name = "pipe:0" if is_pipe else str(Path(address).absolute()) if is_local else address
+    name = "pipe:0" if is_pipe else address if scheme else str(Path(address).absolute())
+    device: str | None = None
+    if scheme == "camera":
+        device, name, options = _camera(address, options)
     try:
-        if is_local and not is_pipe:
+        if not scheme and not is_pipe:
             pictures, notes = _pictures(Path(name), source)
             if pictures:
                 notes.append(f"{len(pictures)} pictures are shown at {float(picture_rate):g} per second")
                 return Source(_open_list(pictures, picture_rate), notes)
-        # A picture called `scan%03d.png` is a file, not a pattern.
-        options = {"pattern_type": "none"} if is_local and "%" in name else {}
-        timeout = None if is_local else _TIMEOUT_SECONDS
-        return Source(av.open(name, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel))
+            if "%" in name:
+                options["pattern_type"] = "none"  # a picture called `scan%03d.png` is a file, not a pattern
+        if scheme.startswith("rtsp"):
+            options.setdefault("rtsp_flags", "prefer_tcp")  # pictures with holes are of no use to anybody
+        timeout = _TIMEOUT_SECONDS if scheme else None
+        if is_live(source):
+            timeout = _LISTENING_TIMEOUT_SECONDS if "listen" in options else _LIVE_TIMEOUT_SECONDS
+        return Source(
+            av.open(name, format=device, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel)
+        )
     except av.FileNotFoundError as error:
-        raise InputMediaError(source, "no such file") from error
+        raise InputMediaError(source, _missing(scheme, name)) from error
     except av.InvalidDataError as error:
         raise InputMediaError(
             source, f"is not a video or picture, or its header is damaged{pipe_hint(source)}"
         ) from error
+    except av.ProtocolNotFoundError as error:
+        raise InputMediaError(source, f"the FFmpeg inside PyAV has no {scheme}://") from error
+    except av.ExitError as error:
+        raise InputMediaError(source, "does not answer") from error
     except (av.FFmpegError, OSError) as error:
         raise InputMediaError(source, f"cannot be opened: {error.strerror}") from error
+
+
+def _camera(address: str, options: dict[str, str]) -> tuple[str, str, dict[str, str]]:
+    """FFmpeg's device, its name of the camera, and the options with those it needs.
+
+    Raises:
+        InputMediaError: this system's cameras cannot be read.
+    """
+    device, name, needed = _CAMERAS.get(sys.platform, ("dshow", "", {}))
+    if not name or not any(device in known.split(",") for known in av.formats_available):
+        raise InputMediaError(
+            address, f"the FFmpeg inside PyAV reads no cameras on {sys.platform}: send it as a stream, such as udp://"
+        )
+    number = address.partition(":")[2]
+    return device, name.format(number), needed | options
+
+
+def _missing(scheme: str, name: str) -> str:
+    if scheme != "camera":
+        return "no such file"
+    found = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
+    return f"no such camera ({name}); there is {', '.join(f'camera:{number}' for number in found) or 'none'}"
 
 
 def has_sought(container: InputContainer, seconds: Fraction) -> bool:
@@ -97,7 +171,7 @@ def local_files(source: str | Path) -> list[Path]:
     Raises:
         InputMediaError: a folder without pictures, or no picture of that name.
     """
-    if str(source) == PIPE or (isinstance(source, str) and "://" in source):
+    if str(source) == PIPE or scheme_of(source):
         return []
     path = Path(source).absolute()
     return _pictures(path, source)[0] or [path]

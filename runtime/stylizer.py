@@ -1,9 +1,10 @@
 """The Python interface: pictures as arrays, and whole files."""
 
+import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from stylize.runtime.errors import OptionError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
 from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import Frame, TimedPicture
+from stylize.runtime.live import LiveRun, paced
 from stylize.runtime.network_pass import NetworkPass
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.picture_sequence import PictureSequence
@@ -31,8 +33,9 @@ from stylize.runtime.report import RunReport
 from stylize.runtime.resume import ResumeFolder, ResumeOptions, run_facts
 from stylize.runtime.runner import Backend, ComputePrecision, open_active_runner
 from stylize.runtime.selection import Item, Selection
-from stylize.runtime.source import number_pattern
+from stylize.runtime.source import PIPE, is_live, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES
+from stylize.runtime.stream_output import StreamOutput
 from stylize.runtime.surface_render import SurfaceRender, surface_session
 
 __all__ = ["Stylizer", "stylize_video"]
@@ -193,6 +196,7 @@ def stylize_video(
     encode: EncodeOptions | None = None,
     finish: FinishOptions | None = None,
     resume: ResumeOptions | None = None,
+    live: bool | None = None,
     on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> RunReport:
     """Stylize a video with its sound, or a picture, from file to file.
@@ -203,23 +207,26 @@ def stylize_video(
 
     With `resume` what is done is kept in segments beside the target, and the same call goes on with them.
 
+    A live source is rendered in real time: the newest frame wins, what came while the network was busy is
+    counted and left out, and the end of the source, Ctrl-C or SIGTERM complete the output.
+
     Args:
         model: an ONNX file, the name of a built-in style, or a `Stylizer` with its own options.
         source: a path or address FFmpeg reads, `-` for standard input, a folder of pictures, or numbered
-            pictures (`frames/%04d.png`).
-        target: a video or picture file, whose suffix names the format; numbered pictures (`out/%04d.png`); or
-            `-` for standard output.
+            pictures (`frames/%04d.png`), or `camera:0`.
+        target: a video or picture file, whose suffix names the format; numbered pictures (`out/%04d.png`);
+            `-` for standard output; or an address that takes a stream, such as `rtmp://host/app/key`.
         selection: which part of the source, at what rate and size.
         encode: how to encode a video.
         finish: where, when and how the style shows.
         resume: how to divide a render that a later call can continue; None for one that starts anew.
+        live: whether the source is rendered in real time; None for cameras and the addresses of live streams.
         on_progress: called with frames done and frames expected, the latter None when unknown; from
             another thread.
 
     Raises:
         StylizeError: one of its kinds, see `stylize.runtime.errors`.
     """
-    target = Path(target)
     if not isinstance(model, Stylizer):
         with Stylizer(model) as stylizer:
             return stylize_video(
@@ -230,14 +237,25 @@ def stylize_video(
                 encode=encode,
                 finish=finish,
                 resume=resume,
+                live=live,
                 on_progress=on_progress,
             )
     _reject_same(source, target)
+    is_stream, live = StreamOutput.is_meant_by(target), is_live(source) if live is None else live
+    if resume and live:
+        raise OptionError(f"--resume: {source} is live and cannot be read a second time")
     started = time.perf_counter()
     encode, finish = encode or EncodeOptions(), finish or FinishOptions()
+    is_watched = is_stream and (live or str(target) != PIPE)
+    encode = dataclasses.replace(encode, is_live=is_watched)
     facts = run_facts(source, model.facts, (selection or Selection(), encode, finish, resume)) if resume else {}
     with (
-        Decoder(source, selection=selection, surface_gpu=None if resume else _surface_gpu(model, target)) as decoder,
+        Decoder(
+            source,
+            selection=selection,
+            surface_gpu=None if resume else _surface_gpu(model, target),
+            is_live=live,
+        ) as decoder,
         Finish(
             finish,
             strength=model.strength,
@@ -249,6 +267,7 @@ def stylize_video(
         open_output(target, decoder, resume=resume, facts=facts) as output,
     ):
         num_done = output.num_frames if isinstance(output, ResumeFolder) else 0
+        live_run = LiveRun(decoder) if live else None
 
         def run(sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds:
             total = decoder.info.num_frames
@@ -264,13 +283,18 @@ def stylize_video(
                     begin_frame=begin,
                     extra_inputs=model.extra_inputs,
                 )
+            if live_run is None and is_watched:
+                sink = paced(sink)
+            num_in_flight = (surfaces and surfaces.num_in_flight) or model.num_in_flight
+            items: Iterable[Item] = surfaces or decoder
             return run_pipeline(
-                surfaces or decoder,
+                live_run.stamped(items) if live_run else items,
                 network=surfaces.begin if surfaces else begin,
-                sink=sink,
+                sink=live_run.timed(sink) if live_run else sink,
                 settle=finisher.settle if finisher.settles else None,
-                num_in_flight=(surfaces and surfaces.num_in_flight) or model.num_in_flight,
+                num_in_flight=1 if live_run else num_in_flight,
                 on_frame=lambda done: on_progress(num_done + done, total),
+                handover=live_run.handover if live_run else None,
             )
 
         def show(frame: Frame) -> None:
@@ -283,10 +307,14 @@ def stylize_video(
             result = render_pictures(run, decoder, output)
         elif isinstance(output, ResumeFolder):
             result = render_segments(run, decoder, output, encode, num_again=finisher.num_warmup_frames)
-        elif target.suffix.lower() in STILL_SUFFIXES and isinstance(output, PartialFile):
+        elif isinstance(output, PartialFile) and output.target.suffix.lower() in STILL_SUFFIXES:
             result = render_still(show, decoder, output)
         else:
             result = render_video(run, decoder, output, encode)
+        if live_run is not None:
+            # A stream is joined in the middle and ends when it ends: neither is damage.
+            notes = (*result.notes, *live_run.notes, *result.problems)
+            result = dataclasses.replace(result, notes=notes, problems=())
     for problem in result.problems:
         logger.warning("%s: %s", source, problem)
     return RunReport(
@@ -309,22 +337,25 @@ def stylize_video(
         strength=model.strength,
         steady=finish.steady,
         scene_cut_seconds=tuple(finisher.cut_seconds),
+        num_dropped_frames=live_run.num_dropped if live_run else 0,
+        latency_p50_ms=live_run.latency_ms(50) if live_run else None,
+        latency_p95_ms=live_run.latency_ms(95) if live_run else None,
         notes=(*result.notes, *finisher.notes),
         problems=result.problems,
     )
 
 
-def _surface_gpu(model: Stylizer, target: Path) -> int | None:
+def _surface_gpu(model: Stylizer, target: str | Path) -> int | None:
     """The GPU for which the source is decoded; None where the result is no video or the network is not there."""
     session = model.surface_session
-    if session is None or target.suffix.lower() in STILL_SUFFIXES:
+    if session is None or Path(target).suffix.lower() in STILL_SUFFIXES:
         return None
     return session.device.dlpack_device[1]
 
 
-def _reject_same(source: str | Path, target: Path) -> None:
+def _reject_same(source: str | Path, target: str | Path) -> None:
     """Refuse to write over what is read."""
-    read = Path(source)
+    read, target = Path(source), Path(target)
     if target.exists() and read.exists() and target.samefile(read):
         raise OptionError(f"{target} is the input itself: choose another output")
     if number_pattern(target) and (read.is_dir() or number_pattern(read)) and target.parent.exists():

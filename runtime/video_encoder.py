@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,16 @@ _DEFAULT_OPTIONS: Final = {
     # Constant quality as of x264's scale, which it resembles; not measured on a GPU yet.
     "h264_nvenc": {"rc": "vbr", "cq": "19"},
 }
+# Over them for who is watching: no frame waits for later ones. A connection holds less than a disk: crf of x264's own.
+_LIVE_OPTIONS: Final = {
+    "libx264": {"crf": "23", "tune": "zerolatency"},
+    "libx265": {"tune": "zerolatency"},
+    "libsvtav1": {"svtav1-params": "pred-struct=1"},  # low delay
+    "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
+    "h264_nvenc": {"zerolatency": "1", "delay": "0"},
+}
+_KEY_PICTURE: Final = 1  # AV_PICTURE_TYPE_I
+_KEY_DISTANCE_SECONDS: Final = 2  # what streaming services ask for
 _NVENC_PIX_FMT: Final = "nv12"  # what its engine reads; every other is converted for it
 _MAX_GIF_RATE_HZ: Final = 50  # its clock ticks every 1/100 s, and browsers show 1 tick as 10
 
@@ -57,6 +68,8 @@ class EncodeOptions:
     """FFmpeg's name of the container; by default the suffix decides, and Matroska goes down a pipe."""
     encoder_options: tuple[tuple[str, str], ...] = ()
     """More options of the encoder, by FFmpeg's names; they go before ours."""
+    is_live: bool = False
+    """Whether somebody is watching: each frame leaves the encoder at once, and one can join within 2 seconds."""
 
 
 class VideoEncoder:
@@ -68,7 +81,7 @@ class VideoEncoder:
         *,
         info: VideoInfo,
         options: EncodeOptions,
-        target: Path,
+        target: str | Path,
         surface_gpu: int | None = None,
     ) -> None:
         """Add the stream; starting the container opens the encoder, or the first frame where `is_opened_by_frame`.
@@ -77,7 +90,7 @@ class VideoEncoder:
             container: what will hold the stream; the encoder is set up as it needs.
             info: size, rate and colour of the frames to come.
             options: how to encode.
-            target: the file as asked for, for messages.
+            target: the file or address as asked for, for messages.
             surface_gpu: the GPU on which surfaces will be finished, None where frames come.
 
         Raises:
@@ -93,6 +106,7 @@ class VideoEncoder:
         self._converter = ColorConverter()
         self._palette: PaletteFilter | None = None
         self._has_frames = False
+        self._next_key_seconds = Fraction(0)
         self._surface_gpu = surface_gpu
         self.is_opened_by_frame = False
         """Whether frames come from a GPU: the first one tells the encoder where they lie."""
@@ -128,6 +142,9 @@ class VideoEncoder:
                 _grown(frame, *self.size), color=self._info.color, pix_fmt=self._pix_fmt
             )
         picture.pict_type = 0  # the source's choice of key frames is not ours
+        if self._options.is_live and frame.pts * frame.time_base >= self._next_key_seconds:
+            picture.pict_type = _KEY_PICTURE
+            self._next_key_seconds = frame.pts * frame.time_base + _KEY_DISTANCE_SECONDS
         self._has_frames = True
         for pts in self.times_of(frame):
             picture.pts = pts
@@ -256,7 +273,8 @@ class VideoEncoder:
                 close = difflib.get_close_matches(key, known, n=3)
                 hint = f"; did you mean {', '.join(close)}?" if close else ""
                 raise OptionError(f"--encoder-option {key}: the encoder {codec.name} has no such option{hint}")
-        options = _DEFAULT_OPTIONS.get(codec.name, {}) | options | dict(self._options.encoder_options)
+        live = _LIVE_OPTIONS.get(codec.name, {}) if self._options.is_live else {}
+        options = _DEFAULT_OPTIONS.get(codec.name, {}) | live | options | dict(self._options.encoder_options)
         if codec.name == "libx264" and _has_avx512():
             # With AVX-512 x264 165 reads memory nobody wrote (its mb-tree) and encodes the same pictures
             # differently now and then; with AVX2 always the same, as fast (2.3 s of CPU for 100 frames of 720p).

@@ -136,6 +136,7 @@ def test_every_option_reaches_exactly_one_place() -> None:
         "quality",
         "input_range",
         "resume",
+        "live",
         "noise_size",
         "report_path",
         "quiet",
