@@ -18,6 +18,7 @@ from rich.text import Text
 from stylize.runtime.artifact import Quality, builtin_styles
 from stylize.runtime.cli_types import ASSIGNMENT, RATE, SIZE, TIME, VALUE_RANGE, ChoiceOf
 from stylize.runtime.runner import Backend, ComputePrecision
+from stylize.runtime.selection import Hdr
 from stylize.runtime.self_test import run_self_test
 from stylize.runtime.thumbnail import thumbnail
 
@@ -167,6 +168,13 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
         ),
         click.Option(["--fps", "frame_rate"], type=RATE, help="Repeat or leave out frames to an even rate."),
         click.Option(["--scale", "size"], type=SIZE, help="Output size; -1 for a side keeps the proportions."),
+        click.Option(
+            ["--hdr"],
+            type=ChoiceOf(Hdr),
+            default=Hdr.SDR.value,
+            show_default=True,
+            help="What PQ and HLG become: ordinary video, or the same in 10 bits.",
+        ),
         click.Option(
             ["--input-fps", "picture_rate"],
             type=RATE,

@@ -21,9 +21,10 @@ from stylize.runtime.clock import Clock, Continuity
 from stylize.runtime.errors import InputMediaError, OptionError, StylizeError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.frame_maker import FrameMaker
+from stylize.runtime.hdr_metadata import hdr_metadata
 from stylize.runtime.picture_decoder import PictureDecoder
 from stylize.runtime.picture_filter import PictureFilter
-from stylize.runtime.selection import Cut, Item, Selection, resampled
+from stylize.runtime.selection import Cut, Hdr, Item, Selection, resampled
 from stylize.runtime.source import has_sought, local_files, open_source, pipe_hint
 from stylize.runtime.surface import is_on_device, samples_pix_fmt
 from stylize.runtime.surface_source import SurfaceSource, filterable
@@ -83,7 +84,7 @@ class Decoder:
         self._last_seconds: Fraction | None = None  # time of the last frame
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
         self._info: VideoInfo | None = None
-        self._frame_maker = FrameMaker(self._surfaces, notes=self.notes)
+        self._frame_maker = FrameMaker(self._surfaces, keeps_hdr=self.selection.hdr == Hdr.KEEP, notes=self.notes)
         self._open()
         try:
             items = self._counted(self._decode())
@@ -365,6 +366,7 @@ class Decoder:
             duration_seconds=seconds,
             decoder=stream.codec_context.codec.name + (" by NVDEC" if is_on_device(picture) else ""),
             is_resampled=selection.frame_rate is not None,
+            hdr_metadata=hdr_metadata(picture) if self._frame_maker.color.hdr else "",
         )
 
     def _check_end(self) -> None:

@@ -91,6 +91,9 @@ class Frame(TimedPicture):
     path of their own.
     """
 
+    hdr_gains: NDArray[np.float32] | None = None
+    """(H, W) what the light of each pixel was multiplied by, to be restored; None where nothing is."""
+
     def __init__(self, picture: av.VideoFrame) -> None:
         """Take ownership of `picture`, whose format is `PIX_FMT` or `ALPHA_PIX_FMT`."""
         if picture.format.name not in (PIX_FMT, ALPHA_PIX_FMT):

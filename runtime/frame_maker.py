@@ -14,11 +14,17 @@ __all__ = ["FrameMaker"]
 class FrameMaker:
     """Makes frames of the pictures of one video; passive."""
 
-    def __init__(self, surfaces: SurfaceSource | None, *, notes: list[str]) -> None:
-        """Make surfaces where `surfaces` takes the pictures, frames else; what changes in mid-video goes to `notes`."""
+    def __init__(self, surfaces: SurfaceSource | None, *, keeps_hdr: bool, notes: list[str]) -> None:
+        """Prepare.
+
+        Args:
+            surfaces: takes pictures as surfaces; all others become frames.
+            keeps_hdr: whether the dynamic range will be restored.
+            notes: where to say what changes in mid-video.
+        """
         self.color: Color = SDR_COLOR
         """Of the frames; known after `begin`."""
-        self._surfaces = surfaces
+        self._surfaces, self._keeps_hdr = surfaces, keeps_hdr
         self._notes = notes
         self._converter = ColorConverter()
         self._tone_mapper: ToneMapper | None = None
@@ -33,7 +39,10 @@ class FrameMaker:
         if color.hdr is None:
             self.color = color
             return notes
-        self._tone_mapper = ToneMapper(color.hdr)
+        self._tone_mapper = ToneMapper(color.hdr, is_to_be_restored=self._keeps_hdr)
+        if self._keeps_hdr:
+            self.color = color
+            return [*notes, f"{color.hdr} is kept: the network sees it tone-mapped, what was compressed is restored"]
         return [*notes, f"{color.hdr} high dynamic range is tone-mapped to ordinary BT.709 video"]
 
     @property

@@ -64,6 +64,8 @@ def open_output(
         return StreamOutput(str(target))
     target = Path(target)
     is_still = target.suffix.lower() in STILL_SUFFIXES
+    if is_still and decoder.info.color.hdr is not None:
+        raise OptionError(f"--hdr keep: {target} has no place for it; choose .mp4, .mkv, .mov or .webm")
     if resume is not None:
         if is_still or target.suffix.lower() == ".gif":
             raise OptionError(f"--resume: {target} is no video file of segments; choose .mp4, .mkv, .mov or .webm")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from fractions import Fraction
 from math import floor
 from typing import Any, Final, TypeAlias
@@ -13,7 +14,7 @@ from av.stream import Stream
 from stylize.runtime.errors import OptionError
 from stylize.runtime.frame import TimedPicture
 
-__all__ = ["Cut", "Item", "Selection", "resampled", "seconds_from_text"]
+__all__ = ["Cut", "Hdr", "Item", "Selection", "resampled", "seconds_from_text"]
 
 Item: TypeAlias = "TimedPicture | Packet[Stream]"
 """What a decoder yields: a picture to stylize, or a packet of another stream to copy."""
@@ -21,6 +22,15 @@ Item: TypeAlias = "TimedPicture | Packet[Stream]"
 _TIME: Final = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)")
 _MAX_SIDE_PX: Final = 1 << 14  # libx264 and SVT-AV1 take no more than 16384
 _MAX_RATE_HZ: Final = 1000  # Matroska's clock
+
+
+class Hdr(StrEnum):
+    """What becomes of high dynamic range."""
+
+    SDR = "sdr"
+    """Ordinary video, which every screen shows."""
+    KEEP = "keep"
+    """The same curve, primaries and brightness as the source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,8 @@ class Selection:
     picture_rate: Fraction = Fraction(25)
     """Pictures per second of a source that is a folder or numbered pictures; 25 is FFmpeg's own default."""
 
+    hdr: Hdr = Hdr.SDR
+    """What becomes of high dynamic range; ordinary video stays as it is."""
     input_options: tuple[tuple[str, str], ...] = ()
     """FFmpeg's options of what is read, such as a camera's `framerate`, by its names."""
 

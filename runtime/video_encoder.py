@@ -23,10 +23,13 @@ from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.hardware_video import NVENC_OF, nvenc_refusal
 from stylize.runtime.palette import PaletteFilter
 from stylize.runtime.surface import Surface
+from stylize.runtime.tone_map import HdrRestorer
 
 __all__ = ["EncodeOptions", "VideoEncoder"]
 
 _DEFAULT_PIX_FMT: Final = "yuv420p"  # the one every player has
+_HDR_PIX_FMT: Final = "yuv420p10le"  # of HDR10 and HLG broadcasts
+_HDR_BITS: Final = 10  # with 8 the steps of either curve show
 _LOSSLESS_CODECS: Final = {"ffv1"}  # keep the source's pixel format, there is no other reason to choose them
 # "17 or 18 to be visually lossless or nearly so" (trac.ffmpeg.org/wiki/Encode/H.264); brush strokes are
 # detail everywhere, on which x264's default of 23 shows. The preset was chosen by measurement on two stylized
@@ -105,6 +108,7 @@ class VideoEncoder:
         self._options = options
         self._converter = ColorConverter()
         self._palette: PaletteFilter | None = None
+        self._restorer = HdrRestorer(info.color.hdr) if info.color.hdr is not None else None
         self._has_frames = False
         self._next_key_seconds = Fraction(0)
         self._surface_gpu = surface_gpu
@@ -138,6 +142,7 @@ class VideoEncoder:
             picture = frame.picture
         else:
             assert isinstance(frame, Frame), "decoders make nothing else"
+            frame = frame if self._restorer is None else self._restorer.restored(frame)
             picture = self._converter.picture_from_frame(
                 _grown(frame, *self.size), color=self._info.color, pix_fmt=self._pix_fmt
             )
@@ -191,6 +196,8 @@ class VideoEncoder:
         context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
         known = {option.name for option in (*context.supported_options.private, *context.supported_options.generic)}
         stream.options.update(self._codec_options(codec, known))
+        if codec.name == "libx265" and self._container.format.name in {"mp4", "mov"}:
+            context.codec_tag = "hvc1"  # the one of two that Apple's players know
         return stream
 
     def _choose_gif_pix_fmt(self) -> str:
@@ -200,6 +207,8 @@ class VideoEncoder:
                 f"players slow down a GIF of {float(self._info.frame_rate):g} frames per second: "
                 f"add --fps {_MAX_GIF_RATE_HZ} or less"
             )
+        if self._info.color.hdr is not None:
+            raise OptionError("--hdr keep: a GIF has no place for it; choose .mp4, .mkv, .mov or .webm")
         if self._options.pix_fmt not in {None, "pal8"}:
             raise OptionError(f"--pix-fmt {self._options.pix_fmt}: a GIF has pal8")
         if _has_alpha(self._info.pix_fmt):
@@ -213,8 +222,10 @@ class VideoEncoder:
             raise OutputMediaError(self._target, f"{container.format.name} holds no video")
         # Transport streams do not tell what they hold; theirs is H.264 as well.
         if container.format.name == "mpegts":
-            return "libx264"
+            return "libx264" if self._info.color.hdr is None else "libx265"
         preferred = ("libx264", "libsvtav1", "libvpx-vp9")
+        if self._info.color.hdr is not None:
+            preferred = ("libx265", "libsvtav1", "libvpx-vp9")  # few players show H.264 of 10 bits
         supported = container.supported_codecs
         return next((name for name in preferred if name in supported), container.default_video_codec)
 
@@ -239,11 +250,16 @@ class VideoEncoder:
         if wanted is not None:
             if offered and wanted not in offered:
                 raise OptionError(f"--pix-fmt {wanted}: {codec.name} has {', '.join(offered)}")
+            if self._info.color.hdr is not None and _bits(wanted) < _HDR_BITS:
+                raise OptionError(f"--pix-fmt {wanted}: HDR needs {_HDR_BITS} bits; drop it, or --hdr keep")
             return wanted
         source = self._info.pix_fmt
         if codec.name in _LOSSLESS_CODECS and source in offered:
             return source
-        chosen = _DEFAULT_PIX_FMT if _DEFAULT_PIX_FMT in offered or not offered else offered[0]
+        default = _DEFAULT_PIX_FMT if self._info.color.hdr is None else _HDR_PIX_FMT
+        chosen = default if default in offered or not offered else offered[0]
+        if self._info.color.hdr is not None and _bits(chosen) < _HDR_BITS:
+            raise OptionError(f"--hdr keep: {codec.name} has no {_HDR_PIX_FMT}; choose libx265, libsvtav1 or ffv1")
         if _has_alpha(source) and not _has_alpha(chosen):
             self.notes.append(f"transparency is lost: {chosen} has none")
         if _bits(source) > _bits(chosen):
@@ -275,6 +291,10 @@ class VideoEncoder:
                 raise OptionError(f"--encoder-option {key}: the encoder {codec.name} has no such option{hint}")
         live = _LIVE_OPTIONS.get(codec.name, {}) if self._options.is_live else {}
         options = _DEFAULT_OPTIONS.get(codec.name, {}) | live | options | dict(self._options.encoder_options)
+        if self._info.hdr_metadata and codec.name == "libx265":
+            options["x265-params"] = ":".join((options["x265-params"], self._info.hdr_metadata))
+        elif self._info.hdr_metadata:
+            self.notes.append(f"mastering display and light levels are left out: {codec.name} is not told them")
         if codec.name == "libx264" and _has_avx512():
             # With AVX-512 x264 165 reads memory nobody wrote (its mb-tree) and encodes the same pictures
             # differently now and then; with AVX2 always the same, as fast (2.3 s of CPU for 100 frames of 720p).

@@ -31,5 +31,7 @@ class VideoInfo:
     """From the first frame's start to the last one's end as the container declares, None when it does not."""
     decoder: str = ""
     """FFmpeg's decoder in use."""
+    hdr_metadata: str = ""
+    """Of HDR that is kept: what it says about its display, in the words of x265's parameters."""
     is_resampled: bool = False
     """Whether frames are put on an even grid: each is to be written once for every tick of its duration."""
