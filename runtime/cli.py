@@ -1,6 +1,7 @@
 """`stylize-run`: a style on a video or picture, from file to file."""
 
 import dataclasses
+import inspect
 import logging
 import signal
 import sys
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 from rich.console import Console
@@ -22,6 +24,7 @@ from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError, StylizeError
 from stylize.runtime.extra_inputs import write_noise
 from stylize.runtime.finish import FinishOptions
+from stylize.runtime.parts import gpu_workers, stylize_in_parts
 from stylize.runtime.quality import choose_variant
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.selection import Selection
@@ -61,6 +64,7 @@ def run(
     size: tuple[int | None, int | None] | None,
     noise_size: tuple[int | None, int | None] | None,
     seed: int,
+    gpus: tuple[int, ...] | None,
     resume: bool,
     live: bool | None,
     report_path: str | None,
@@ -85,9 +89,11 @@ def run(
     values["width"], values["height"] = size or (None, None)
     # Options that contradict each other are refused before a model is loaded.
     selection, encode, finish = filled(Selection, values), filled(EncodeOptions, values), filled(FinishOptions, values)
-    resume_options = filled(ResumeOptions, values) if resume else None
-    if resume and source in {DEMO, _NOISE}:
-        raise OptionError(f"--resume: `{source}` is drawn anew each time; give a file")
+    resume_options = filled(ResumeOptions, values) if resume or gpus else None
+    if resume_options and source in {DEMO, _NOISE}:
+        raise OptionError(f"{'--resume' if resume else '--gpus'}: `{source}` is drawn anew each time; give a file")
+    if gpus and values["gpu"]:
+        raise OptionError("--gpu is one GPU, --gpus are several: choose one of the two")
     artifact, note = open_artifact(model, input_range=input_range), ""
     with _drawn(artifact, source, noise_size=noise_size, seed=seed) as path:
 
@@ -97,18 +103,21 @@ def run(
         if quality is not None:
             artifact, note = choose_variant(model, quality, path, selection=selection, load=load)
         progress = ProgressBar(console, artifact.name, is_shown=console.is_terminal and not quiet)
-        with load(artifact) as stylizer, progress:
-            report = stylize_video(
-                stylizer,
-                path,
-                target,
-                selection=selection,
-                encode=encode,
-                finish=finish,
-                resume=resume_options,
-                live=live,
-                on_progress=progress.update,
-            )
+        how: dict[str, Any] = {
+            "selection": selection,
+            "encode": encode,
+            "finish": finish,
+            "resume": resume_options,
+            "on_progress": progress.update,
+        }
+        if gpus:
+            shared = {name: values[name] for name in inspect.signature(Stylizer).parameters if name in values}
+            workers = gpu_workers(artifact, gpus, shared | {"seed": seed})
+            with progress:
+                report = stylize_in_parts(artifact, path, target, workers=workers, **how)
+        else:
+            with load(artifact) as stylizer, progress:
+                report = stylize_video(stylizer, path, target, live=live, **how)
     if note:
         report = dataclasses.replace(report, notes=(note, *report.notes))
     tell(report, report_path=report_path, console=console, quiet=quiet)

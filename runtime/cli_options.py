@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stylize.runtime.artifact import Quality, builtin_styles
-from stylize.runtime.cli_types import ASSIGNMENT, RATE, SIZE, TIME, VALUE_RANGE, ChoiceOf
+from stylize.runtime.cli_types import ASSIGNMENT, NUMBERS, RATE, SIZE, TIME, VALUE_RANGE, ChoiceOf
 from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.selection import Hdr
 from stylize.runtime.self_test import run_self_test
@@ -85,6 +85,7 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
             help="What executes the network; auto: a GPU where driver and packages are there, else OpenVINO.",
         ),
         click.Option(["--gpu"], metavar="N", type=click.IntRange(0), default=0, help="Which GPU, counted from 0."),
+        click.Option(["--gpus"], type=NUMBERS, help="Several GPUs, a part of the video each; implies --resume."),
         click.Option(
             ["--precision"],
             type=ChoiceOf(ComputePrecision),

@@ -9,7 +9,7 @@ import click
 
 from stylize.runtime.selection import seconds_from_text
 
-__all__ = ["ASSIGNMENT", "RATE", "SIZE", "TIME", "VALUE_RANGE", "ChoiceOf", "Parsed"]
+__all__ = ["ASSIGNMENT", "NUMBERS", "RATE", "SIZE", "TIME", "VALUE_RANGE", "ChoiceOf", "Parsed"]
 
 ValueT = TypeVar("ValueT")
 EnumT = TypeVar("EnumT", bound=StrEnum)
@@ -77,6 +77,13 @@ def _rate(text: str) -> Fraction:
         raise ValueError(f"{text!r} is not a rate: write 25, 29.97 or 30000/1001") from error
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(",") if part.strip().isdecimal())
+    if len(numbers) != text.count(",") + 1 or len({*numbers}) != len(numbers):
+        raise ValueError(f"{text!r} is not of the form 0,1: different numbers")
+    return numbers
+
+
 def _assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
@@ -92,5 +99,7 @@ RATE = Parsed("FPS", _rate)
 """`25` or `30000/1001`: an exact fraction."""
 TIME = Parsed("TIME", seconds_from_text)
 """`12.5` or `1:02:30.5`: exact seconds."""
+NUMBERS = Parsed("N,N", _numbers)
+"""`0,1`: different integers from 0 on."""
 ASSIGNMENT = Parsed("KEY=VALUE", _assignment)
 """`key=value`: two strings."""

@@ -176,6 +176,12 @@ class Decoder:
             raise InputMediaError(self.source, f"shows no frame at {float(last):.3f} s any more")
         self.num_frames = num_done
 
+    def times_after(self, seconds: Fraction) -> Iterator[Fraction]:
+        """When the frames after this moment are shown; in place of iterating."""
+        items = self._counted(self._decode()) if self._seek_near(self._cut.source_seconds(seconds)) else self._items
+        times = (item.pts * item.time_base for item in items if isinstance(item, TimedPicture))
+        return (time for time in times if time > seconds)
+
     def _skip_past(self, last: Fraction, items: Iterator[Item], num_again: int) -> bool:
         """Read up to the frame at `last`; False when there is none."""
         again: deque[Item] = deque(maxlen=num_again)

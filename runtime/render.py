@@ -11,22 +11,24 @@ from stylize.runtime.decode import Decoder
 from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMismatchError
 from stylize.runtime.frame import Frame
+from stylize.runtime.join import join_segments
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.picture_sequence import PictureSequence
 from stylize.runtime.pipeline import StageSeconds
-from stylize.runtime.resume import ResumeFolder, ResumeOptions, SegmentWriter, fingerprint, join_segments
-from stylize.runtime.selection import Item
+from stylize.runtime.resume import ResumeFolder, ResumeOptions, SegmentWriter, fingerprint
+from stylize.runtime.selection import Item, Selection
 from stylize.runtime.source import number_pattern
 from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
 from stylize.runtime.stream_output import StreamOutput
+from stylize.runtime.surface_render import SurfaceSink
 
-__all__ = ["Result", "open_output", "render_pictures", "render_segments", "render_still", "render_video"]
+__all__ = ["Result", "join_folder", "open_output", "render_pictures", "render_segments", "render_still", "render_video"]
 
 
 class Run(Protocol):
     """Passes all of the source, stylized, to a sink; where that is an encoder's, surfaces as they are."""
 
-    def __call__(self, sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds: ...
+    def __call__(self, sink: Callable[[Item], None], encoder: SurfaceSink | None = None) -> StageSeconds: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def render_video(run: Run, decoder: Decoder, output: PartialFile | StreamOutput,
 def render_segments(
     run: Run, decoder: Decoder, folder: ResumeFolder, options: EncodeOptions, *, num_again: int
 ) -> Result:
-    """Render the segments that are missing, and join all with the sound.
+    """Render the segments that are missing, and join all with the sound unless they are a part.
 
     Args:
         run: passes what `decoder` yields to a sink.
@@ -107,26 +109,70 @@ def render_segments(
     """
     seconds = StageSeconds()
     if not folder.is_complete:
-        if folder.records and folder.last_pts is not None:
-            decoder.continue_after(
-                folder.last_pts * decoder.info.time_base,
-                num_done=folder.num_frames,
-                num_again=num_again,
-                may_seek=folder.records[-1].is_clean,
-            )
-        with SegmentWriter(folder, decoder=decoder, encode=options) as writer:
-            seconds = run(writer.write)
-            if fingerprint(decoder.source) != folder.facts["input"]:
-                raise InputMediaError(decoder.source, "was changed while it was read")
-            writer.finish()
-        if folder.num_frames != decoder.num_frames:
-            raise OutputMismatchError(f"{folder.target}: {folder.num_frames} of {decoder.num_frames} frames encoded")
+        seconds = _render_missing(run, decoder, folder, options, num_again=num_again)
+    if folder.options.part is None:
+        return join_folder(folder, decoder.source, decoder.selection, options, seconds=seconds)
+    last = folder.records[-1]
+    return Result(
+        num_frames=folder.num_frames,
+        size=(decoder.info.width, decoder.info.height),
+        encoder="",
+        seconds=seconds,
+        notes=last.notes,
+        problems=last.problems,
+    )
+
+
+def _render_missing(
+    run: Run, decoder: Decoder, folder: ResumeFolder, options: EncodeOptions, *, num_again: int
+) -> StageSeconds:
+    part = folder.options.part
+    after = part.after if part is not None else None
+    if folder.records and folder.last_pts is not None:
+        after = folder.last_pts * decoder.info.time_base
+    if after is not None:
+        decoder.continue_after(
+            after,
+            num_done=folder.num_frames,
+            num_again=num_again,
+            may_seek=all(record.is_clean for record in folder.records),
+        )
+    with SegmentWriter(folder, decoder=decoder, encode=options) as writer:
+        seconds = run(writer.write, writer)
+        if fingerprint(decoder.source) != folder.facts["input"]:
+            raise InputMediaError(decoder.source, "was changed while it was read")
+        writer.finish()
+    num_lost = decoder.num_frames - folder.num_frames
+    if part is not None and part.until is not None:
+        num_lost -= 1  # the frame behind a part is read to see its end; a resampled one counts for all its ticks
+    if num_lost < 0 or (num_lost and (part is None or not decoder.info.is_resampled)):
+        raise OutputMismatchError(f"{folder.target}: {num_lost} frames were lost on the way to the encoder")
+    return seconds
+
+
+def join_folder(
+    folder: ResumeFolder,
+    source: str | Path,
+    selection: Selection,
+    options: EncodeOptions,
+    *,
+    seconds: StageSeconds,
+) -> Result:
+    """Write the target from a complete folder and the sound of the source, and remove the folder.
+
+    Args:
+        folder: with all its segments.
+        source: the input.
+        selection: of which part of it the segments are.
+        options: how they were encoded.
+        seconds: what the stages took, for the result.
+    """
     with (
-        Decoder(decoder.source, selection=decoder.selection) as source,
+        Decoder(source, selection=selection) as decoder,
         PartialFile(folder.target) as output,
-        Encoder(output, info=source.info, options=options, source=source) as encoder,
+        Encoder(output, info=decoder.info, options=options, source=decoder) as encoder,
     ):
-        join_segments(folder, source=source, encoder=encoder)
+        join_segments(folder, source=decoder, encoder=encoder)
         encoder.finish()
         encoder.check()
         output.commit(is_durable=True)

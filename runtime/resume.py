@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -22,25 +22,49 @@ from typing import Any, Final, Self
 
 import av
 from av.packet import Packet
-from av.stream import Stream
 from av.video.stream import VideoStream
 
 from stylize.runtime.decode import Decoder
-from stylize.runtime.encode import Encoder
+from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
 from stylize.runtime.folder_lock import FolderLock
 from stylize.runtime.frame import TimedPicture
-from stylize.runtime.segment_file import SegmentFile, SegmentRecord, read_packets, read_record, write_durably
+from stylize.runtime.segment_file import SegmentFile, SegmentRecord, read_record, write_durably
 from stylize.runtime.selection import Item
 from stylize.runtime.source import local_files
 from stylize.runtime.video_encoder import EncodeOptions, VideoEncoder
 
-__all__ = ["ResumeFolder", "ResumeOptions", "SegmentWriter", "fingerprint", "join_segments", "run_facts"]
+__all__ = [
+    "Part",
+    "ResumeFolder",
+    "ResumeOptions",
+    "SegmentWriter",
+    "fingerprint",
+    "folder_of",
+    "run_facts",
+]
 
 logger = logging.getLogger(__name__)
 
 _SAMPLED_BYTES: Final = 1 << 16
 _NUM_SAMPLES: Final = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a render, from one of its frames to another."""
+
+    after: Fraction | None
+    """Seconds: the time of the last frame before it; None from the first on."""
+    until: Fraction | None
+    """Seconds: the time of its last frame; None to the end."""
+
+    def of(self, items: Iterable[Item]) -> Iterator[Item]:
+        """What of `items` is shown no later than its end."""
+        for item in items:
+            if self.until is not None and isinstance(item, TimedPicture) and item.pts * item.time_base > self.until:
+                return
+            yield item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +74,8 @@ class ResumeOptions:
     segment_frames: int = 120
     """Frames in a segment: what a stop costs at most. Each begins with a key frame; even, because H.264 wants
     neighbouring ones to differ in a number that x264 alternates."""
+    part: Part | None = None
+    """All that is rendered, into segments that somebody else joins; None for everything, joined at the end."""
 
     def __post_init__(self) -> None:
         if self.segment_frames < 2 or self.segment_frames % 2:
@@ -102,6 +128,11 @@ def run_facts(source: str | Path, model: Mapping[str, str], options: Sequence[An
     return facts | {"version": f"stylize {version('stylize')}, PyAV {av.__version__}"}
 
 
+def folder_of(target: Path) -> Path:
+    """Where the segments of a render to `target` are kept."""
+    return target.with_name(f".{target.name}.resume")
+
+
 class ResumeFolder:
     """The finished part of a run, beside its target; a context manager.
 
@@ -123,7 +154,7 @@ class ResumeFolder:
         self.target = target
         self.facts = facts
         self.options = options
-        self.path = target.with_name(f".{target.name}.resume")
+        self.path = folder_of(target)
         self.records: list[SegmentRecord] = []
         """The finished segments in order."""
         manifest = self.path / "manifest.json"
@@ -180,8 +211,8 @@ class ResumeFolder:
         self._lock.close()
         if error is None:
             return
-        if self.records:
-            logger.warning("%d frames are kept in %s: the same command goes on", self.num_frames, self.path)
+        if num_frames := self.num_frames:
+            logger.warning("%d frames are kept in %s: the same command goes on", num_frames, self.path)
         else:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -215,7 +246,10 @@ class SegmentWriter:
         self._folder = folder
         self._decoder = decoder
         self._encode = encode
+        part = folder.options.part
         self._done_pts = folder.last_pts
+        if part is not None and part.after is not None and self._done_pts is None:
+            self._done_pts = round(part.after / decoder.info.time_base)
         self._last_pts = folder.last_pts
         self._open()
 
@@ -237,6 +271,21 @@ class SegmentWriter:
             raise OutputMediaError(self._folder.target, error.strerror or str(error)) from error
         self._last_pts = item.pts
         self._num_frames += 1
+
+    @property
+    def description(self) -> str:
+        """Encoder and pixel format really in use."""
+        return self._encoder.description
+
+    @property
+    def surface_layout(self) -> SurfaceLayout | None:
+        """How surfaces must be finished to be written as they are; None where only frames can be."""
+        return self._encoder.surface_layout
+
+    @property
+    def takes_device_memory(self) -> bool:
+        """Segments are joined under the header of a CPU's encoder, so that encodes them."""
+        return False
 
     def finish(self) -> None:
         """Close the last segment, after the source has ended.
@@ -290,54 +339,10 @@ class SegmentWriter:
         self._folder.records.append(record)
 
 
-def join_segments(folder: ResumeFolder, *, source: Decoder, encoder: Encoder) -> None:
-    """Write the packets of a finished folder, in between those that are carried along.
-
-    Decoding times are made anew: the times of showing, in order, `num_reordered` packets late, which is what
-    encoders do and what one encoder after the other cannot do alone when frames come at uneven distances.
-
-    Args:
-        folder: with all its segments.
-        source: the input, of which no frame is read.
-        encoder: takes the packets.
-
-    Raises:
-        OutputMediaError: a segment is damaged; it is removed.
-    """
-    times = [time for record in folder.records for time in record.times]
-    late = max(record.num_reordered for record in folder.records)
-    others = source.carried_packets()
-    other = next(others, None)
-    index = 0
-    for number in range(len(folder.records)):
-        try:
-            for packet in read_packets(folder.path_of(number)):
-                packet.dts = times[index - late] if index >= late else times[index] - (times[late] - times[0])
-                index += 1
-                while other is not None and _seconds(other) <= packet.dts * source.info.time_base:
-                    encoder.write(other)
-                    other = next(others, None)
-                encoder.copy(packet)
-        except ValueError as error:
-            folder.path_of(number).unlink()
-            del folder.records[number:]
-            raise OutputMediaError(
-                folder.target, f"segment {number} was damaged on the disk; the same command renders it again"
-            ) from error
-    while other is not None:
-        encoder.write(other)
-        other = next(others, None)
-
-
 def _num_reordered(times: Sequence[int]) -> int:
     """The fewest packets by which sorted times must lag so that none is later than the packet's own."""
     ranks = {time: rank for rank, time in enumerate(sorted(times))}
     return max((index - ranks[time] for index, time in enumerate(times)), default=0)
-
-
-def _seconds(packet: "Packet[Stream]") -> Fraction:
-    ticks = packet.dts if packet.dts is not None else packet.pts
-    return (ticks or 0) * packet.time_base
 
 
 class _Nowhere(io.RawIOBase):

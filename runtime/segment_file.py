@@ -36,7 +36,7 @@ class SegmentRecord:
     times: tuple[int, ...]
     """When its pictures are shown, in order, in ticks of the video's time base."""
     num_reordered: int
-    """How many packets the decoding order is ahead of the order of showing, see `join_segments`."""
+    """How many packets the decoding order is ahead of the order of showing, see `join.join_segments`."""
     last_pts: int | None
     """Time of its last frame, None for an empty one."""
     is_clean: bool

@@ -18,7 +18,7 @@ from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.decode import Decoder
 from stylize.runtime.device import Device
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
-from stylize.runtime.encode import EncodeOptions, Encoder
+from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import OptionError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
 from stylize.runtime.finish import Finish, FinishOptions
@@ -36,9 +36,9 @@ from stylize.runtime.selection import Item, Selection
 from stylize.runtime.source import PIPE, is_live, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES
 from stylize.runtime.stream_output import StreamOutput
-from stylize.runtime.surface_render import SurfaceRender, surface_session
+from stylize.runtime.surface_render import SurfaceRender, SurfaceSink, surface_session
 
-__all__ = ["Stylizer", "stylize_video"]
+__all__ = ["Stylizer", "reject_same", "stylize_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ def stylize_video(
                 live=live,
                 on_progress=on_progress,
             )
-    _reject_same(source, target)
+    reject_same(source, target)
     is_stream, live = StreamOutput.is_meant_by(target), is_live(source) if live is None else live
     if resume and live:
         raise OptionError(f"--resume: {source} is live and cannot be read a second time")
@@ -253,7 +253,7 @@ def stylize_video(
         Decoder(
             source,
             selection=selection,
-            surface_gpu=None if resume else _surface_gpu(model, target),
+            surface_gpu=_surface_gpu(model, target),
             is_live=live,
         ) as decoder,
         Finish(
@@ -269,7 +269,7 @@ def stylize_video(
         num_done = output.num_frames if isinstance(output, ResumeFolder) else 0
         live_run = LiveRun(decoder) if live else None
 
-        def run(sink: Callable[[Item], None], encoder: Encoder | None = None) -> StageSeconds:
+        def run(sink: Callable[[Item], None], encoder: SurfaceSink | None = None) -> StageSeconds:
             total = decoder.info.num_frames
             begin = partial(model.begin, finish=finisher)
             session, surfaces = model.surface_session, None
@@ -287,6 +287,8 @@ def stylize_video(
                 sink = paced(sink)
             num_in_flight = (surfaces and surfaces.num_in_flight) or model.num_in_flight
             items: Iterable[Item] = surfaces or decoder
+            if resume is not None and resume.part is not None:
+                items = resume.part.of(items)
             return run_pipeline(
                 live_run.stamped(items) if live_run else items,
                 network=surfaces.begin if surfaces else begin,
@@ -353,7 +355,7 @@ def _surface_gpu(model: Stylizer, target: str | Path) -> int | None:
     return session.device.dlpack_device[1]
 
 
-def _reject_same(source: str | Path, target: str | Path) -> None:
+def reject_same(source: str | Path, target: str | Path) -> None:
     """Refuse to write over what is read."""
     read, target = Path(source), Path(target)
     if target.exists() and read.exists() and target.samefile(read):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from typing import Protocol
 
 import av
 from av.video.frame import CudaContext
@@ -10,8 +11,8 @@ from av.video.frame import CudaContext
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.decode import Decoder
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
+from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass, picture_of
-from stylize.runtime.encode import Encoder
 from stylize.runtime.extra_inputs import ExtraInputs
 from stylize.runtime.finish import Finish
 from stylize.runtime.frame import TimedPicture
@@ -21,7 +22,7 @@ from stylize.runtime.selection import Item
 from stylize.runtime.surface import OutputSlot, Surface
 from stylize.runtime.surface_source import downloaded
 
-__all__ = ["SurfaceRender", "surface_session"]
+__all__ = ["SurfaceRender", "SurfaceSink", "surface_session"]
 
 
 def surface_session(runner: HostRunner, *, style_scale: float) -> DeviceSession | None:
@@ -36,6 +37,22 @@ def surface_session(runner: HostRunner, *, style_scale: float) -> DeviceSession 
     return runner.session if takes_planes and style_scale == 1.0 else None
 
 
+class SurfaceSink(Protocol):
+    """What encodes surfaces: an `Encoder`, or the writer of segments."""
+
+    @property
+    def description(self) -> str:
+        """Encoder and pixel format really in use."""
+
+    @property
+    def surface_layout(self) -> SurfaceLayout | None:
+        """How surfaces must be finished to be encoded as they are; None where only frames can be."""
+
+    @property
+    def takes_device_memory(self) -> bool:
+        """Whether finished surfaces stay on the GPU."""
+
+
 class SurfaceRender:
     """Takes the surfaces of one decoder through a device to one encoder, or as frames through the CPU."""
 
@@ -43,7 +60,7 @@ class SurfaceRender:
         self,
         session: DeviceSession,
         decoder: Decoder,
-        encoder: Encoder,
+        encoder: SurfaceSink,
         *,
         finish: Finish,
         owned: ExitStack,
