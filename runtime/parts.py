@@ -92,7 +92,7 @@ class _Task:
 def stylize_in_parts(
     artifact: Artifact,
     source: str | Path,
-    target: Path,
+    target: str | Path,
     *,
     workers: Sequence[Worker],
     selection: Selection | None = None,
@@ -131,7 +131,7 @@ def stylize_in_parts(
         with open_output(target, decoder, resume=resume, facts=facts):
             pass  # it refuses what is no file of segments
         parts = _parts(decoder, len(workers))
-    with _PartedFolder(target, facts, resume) as folder:
+    with _PartedFolder(Path(target), facts, resume) as folder:
         tasks = [
             _Task(
                 artifact=artifact,

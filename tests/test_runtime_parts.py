@@ -199,7 +199,7 @@ def test_each_gpu_is_looked_for_before_anything_begins(
     ("arguments", "message"),
     [
         (("in.mp4", "out.mp4", "--gpus", "0,1", "--backend", "onnxruntime"), "no NVIDIA driver"),
-        (("in.mp4", "out.mp4", "--gpus", "0,1", "--gpu", "2"), "choose one of the two"),
+        (("in.mp4", "out.mp4", "--gpus", "0,1", "--gpu", "2"), "--gpus divides a file among several: drop --gpu"),
         (("in.mp4", "out.mp4", "--gpus", "0,0"), "is not of the form 0,1: different numbers"),
         (("demo", "out.mp4", "--gpus", "0,1"), "--gpus: `demo` is drawn anew each time; give a file"),
     ],

@@ -18,6 +18,7 @@ from helpers.networks import write_affine, write_colors
 from stylize.runtime import EncodeOptions, FinishOptions, RunReport, Selection, Stylizer, stylize_video
 from stylize.runtime.artifact import open_artifact
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
+from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.surface import Surface
 
 
@@ -100,6 +101,14 @@ def test_every_encoder_of_the_cpu_takes_what_was_copied_back(codec: str, rig: Ri
     report = rig.both(clip, encode=EncodeOptions(codec=codec), is_lossy=codec != "ffv1")
     assert report.encoder.startswith(codec)
     assert rig.num_surfaces == 10
+
+
+def test_segments_are_made_of_surfaces_too(rig: Rig) -> None:
+    clip = write_clip(rig.folder / "in.mp4", ClipSpec(width=50, height=38, sound_start_seconds=0.0))
+    report = rig.both(clip, resume=ResumeOptions(segment_frames=4))
+    assert rig.num_surfaces == 10
+    assert report.num_frames == 10
+    assert not list(rig.folder.glob(".*"))
 
 
 def test_without_nvenc_the_report_says_what_encodes_and_why(rig: Rig) -> None:
