@@ -62,7 +62,7 @@ def open_output(
     """
     if StreamOutput.is_meant_by(target):
         if resume is not None:
-            raise OptionError(f"--resume: {target} is no file; choose .mp4, .mkv, .mov or .webm")
+            raise OptionError(f"--resume: {target} is no video file; choose .mp4, .mkv, .mov or .webm")
         return StreamOutput(str(target))
     target = Path(target)
     is_still = target.suffix.lower() in STILL_SUFFIXES
