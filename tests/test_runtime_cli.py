@@ -135,6 +135,7 @@ def test_every_option_reaches_exactly_one_place() -> None:
     own = {
         "quality",
         "input_range",
+        "gpus",
         "resume",
         "live",
         "noise_size",
