@@ -286,6 +286,9 @@ def _table(results: list[FrameFidelity], *, title: str) -> Table:
         table.add_column(heading, justify="right")
     for result in results:
         psnr = "equal" if math.isinf(result.psnr_db) else f"{result.psnr_db:.1f}"
+        if not result.is_telling:
+            psnr += "*"
+            table.caption = "* left out: of a frame like this the network makes noise, and rounding changes it"
         table.add_row(result.name, f"{result.width}x{result.height}", f"{result.max_abs_error:.1e}", psnr)
     return table
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize.export.onnx_from_network import LARGEST_SIDE_PX, onnx_from_network, seal_contract
-from stylize.export.verify import FrameFidelity, check_floor, compare_on_frames, verification_frames
+from stylize.export.verify import FrameFidelity, check_floor, compare_on_frames, figures_of, verification_frames
 from stylize.runtime.contract import ModelContract, Precision
 from stylize.runtime.decode import Decoder
 from stylize.runtime.frame import Frame
@@ -62,12 +62,8 @@ def export_checkpoint(
         partial.path.write_bytes(seal_contract(model, contract))
         results = list(compare_on_frames(network, partial.path, frames))
         check_floor(results, precision)
-        figures = {
-            "max_abs_error": max(result.max_abs_error for result in results),
-            "min_psnr_db": min(result.psnr_db for result in results),
-            "num_frames": float(len(results)),
-        }
-        partial.path.write_bytes(seal_contract(model, dataclasses.replace(contract, verification=figures)))
+        sealed = dataclasses.replace(contract, verification=figures_of(results))
+        partial.path.write_bytes(seal_contract(model, sealed))
         partial.commit()
     return results
 

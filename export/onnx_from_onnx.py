@@ -14,8 +14,8 @@ from stylize.export.adopt import adopted_graph
 from stylize.export.onnx_from_network import seal_contract
 from stylize.export.precision import half_from_float
 from stylize.export.rewrite import RewriteCounts, rewrite
-from stylize.export.verify import FrameFidelity, check_floor, verification_frames
-from stylize.export.verify_onnx import compare_models, figures_of
+from stylize.export.verify import FrameFidelity, check_floor, figures_of, verification_frames
+from stylize.export.verify_onnx import compare_models
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.contract import ModelContract, Precision
 from stylize.runtime.errors import EngineBuildError, OptionError

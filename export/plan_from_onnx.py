@@ -10,8 +10,8 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from stylize.export.onnx_from_onnx import ProvenOnnx, onnx_from_onnx
-from stylize.export.verify import FrameFidelity, check_floor, verification_frames
-from stylize.export.verify_onnx import compare_engine, figures_of
+from stylize.export.verify import FrameFidelity, check_floor, figures_of, verification_frames
+from stylize.export.verify_onnx import compare_engine
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.engine_from_onnx import BuildOptions, engine_from_onnx

@@ -4,8 +4,10 @@ Both run on the same frames, padded the way `stylize-run` pads them, and the mod
 runner that `stylize-run` uses.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +24,23 @@ from stylize.runtime.runner import Backend, HostRunner, open_runner
 from stylize.train.scenes import draw_scene
 from stylize.train.style_network import StyleNetwork
 
-__all__ = ["FLOORS", "FrameFidelity", "cases", "check_floor", "compare_on_frames", "verification_frames"]
+__all__ = [
+    "FLOORS",
+    "FrameFidelity",
+    "cases",
+    "check_floor",
+    "compare_on_frames",
+    "figures_of",
+    "growth_of_a_tiny_change",
+    "is_off",
+    "verification_frames",
+]
 
 FrameHWC = NDArray[np.uint8]
+
+# On pictures and noise trained networks make a change 2 to 10 times larger, on a patch of 3x5 px up to 900 times.
+_LARGEST_GROWTH = 100.0
+_TINY_CHANGE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +54,17 @@ class FrameFidelity:
     """In [0, 1], over all pixels and channels."""
     psnr_db: float
     """Peak signal to noise ratio for a peak of 1; infinite when equal."""
+    growth: float = 1.0
+    """How many times larger a tiny change of this frame comes out; only measured where the model is off."""
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether the frame can tell a wrong model from one that rounds differently.
+
+        In a picture of one colour every instance norm divides rounding by rounding: a trained `reconet` makes a
+        change of 1e-6 there 600,000 times larger, and differs from itself in float64 by 0.13 of the range.
+        """
+        return self.growth <= _LARGEST_GROWTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +83,36 @@ FLOORS: Mapping[EnginePrecision, Floor] = {
     # Of an engine against the integers of its own ONNX, which may round to the neighbour in every layer.
     "int8": Floor(max_abs_error=1.0, psnr_db=32.0),
 }
+
+
+def figures_of(results: Sequence[FrameFidelity]) -> dict[str, float]:
+    """The worst of the results that tell something, as contracts and headers hold it."""
+    telling = [result for result in results if result.is_telling]
+    return {
+        "max_abs_error": max(result.max_abs_error for result in telling),
+        "min_psnr_db": min(result.psnr_db for result in telling),
+        "num_frames": float(len(telling)),
+    }
+
+
+def growth_of_a_tiny_change(
+    paint: Callable[[NDArray[np.float32]], NDArray[np.float32]], frame: NDArray[np.float32], *, white: float = 1.0
+) -> float:
+    """Largest difference between what is painted of two frames that differ by 1e-6 everywhere, over that.
+
+    Args:
+        paint: gives RGB in [0, 1].
+        frame: RGB in [0, white], of any shape that `paint` takes.
+        white: the largest value of `frame`.
+    """
+    signs = np.random.default_rng(0).choice(np.float32([-1, 1]), frame.shape)
+    change = paint(frame + signs * np.float32(white * _TINY_CHANGE)) - paint(frame)
+    return float(np.abs(change).max()) / _TINY_CHANGE
+
+
+def is_off(error: NDArray[np.float32]) -> bool:
+    """Whether a frame needs a second look, whatever the precision; NaN does not, since nothing excuses it."""
+    return bool(error.max() > FLOORS["fp32"].max_abs_error)
 
 
 def verification_frames(size: tuple[int, int] | None) -> dict[str, FrameHWC]:
@@ -103,8 +160,8 @@ def compare_on_frames(network: StyleNetwork, model: Path, frames: Mapping[str, F
             height, width = frame.shape[:2]
             padded_height, padded_width = padded_1CHW.shape[2:]
             extras = ExtraInputs(artifact.contract, style_mix=mix).at(0.0, height=padded_height, width=padded_width)
-            with torch.no_grad():
-                expected = _expected(network, padded_1CHW, extras)[..., :height, :width]
+            paint = partial(_expected, network, extras=extras)
+            expected = paint(padded_1CHW)[..., :height, :width]
             got = _run(runner, padded_1CHW, extras)[..., :height, :width]
             error = np.abs(got - expected)
             mean_square = float(np.square(error, dtype=np.float64).mean())
@@ -114,6 +171,7 @@ def compare_on_frames(network: StyleNetwork, model: Path, frames: Mapping[str, F
                 height=height,
                 max_abs_error=float(error.max()),
                 psnr_db=float(-10 * np.log10(mean_square)) if mean_square else float("inf"),
+                growth=growth_of_a_tiny_change(paint, padded_1CHW) if is_off(error) else 1.0,
             )
 
 
@@ -121,10 +179,12 @@ def check_floor(results: Iterable[FrameFidelity], precision: EnginePrecision) ->
     """Refuse a model that differs too much from its network.
 
     Raises:
-        ValueError: a frame is below the floor of this precision, or not finite.
+        ValueError: a frame that tells something is below the floor of this precision, or any is not finite.
     """
     floor = FLOORS[precision]
     for result in results:
+        if math.isfinite(result.max_abs_error) and not result.is_telling:
+            continue
         # Written so that NaN fails too.
         if not (result.max_abs_error <= floor.max_abs_error and result.psnr_db >= floor.psnr_db):
             raise ValueError(
@@ -156,12 +216,13 @@ def cases(
     yield from ((f"{name}, mixed", [1.0] * len(contract.style_names), frame) for name, frame in frames.items())
 
 
-def _expected(network: StyleNetwork, source_NCHW: NDArray[np.float32], extras: Extras) -> NDArray[np.float32]:
+def _expected(network: StyleNetwork, source_NCHW: NDArray[np.float32], *, extras: Extras) -> NDArray[np.float32]:
     mix, noise = (
         torch.from_numpy(extras[name].astype(np.float32)) if name in extras else None
         for name in (STYLE_WEIGHTS_INPUT, NOISE_INPUT)
     )
-    stylized: NDArray[np.float32] = network(torch.from_numpy(source_NCHW), mix, noise).numpy()
+    with torch.no_grad():
+        stylized: NDArray[np.float32] = network(torch.from_numpy(source_NCHW), mix, noise).numpy()
     return stylized
 
 

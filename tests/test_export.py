@@ -12,9 +12,18 @@ from click.testing import CliRunner
 from helpers.training import tiny_config, write_picture
 from stylize.export.cli import main
 from stylize.export.onnx_from_checkpoint import export_checkpoint
-from stylize.export.onnx_from_network import onnx_from_network
-from stylize.export.verify import FrameFidelity, check_floor, compare_on_frames, verification_frames
+from stylize.export.onnx_from_network import onnx_from_network, seal_contract
+from stylize.export.verify import (
+    FrameFidelity,
+    check_floor,
+    compare_on_frames,
+    figures_of,
+    growth_of_a_tiny_change,
+    verification_frames,
+)
+from stylize.export.verify_onnx import compare_models
 from stylize.runtime import Backend, Stylizer, open_artifact
+from stylize.runtime.contract import ModelContract
 from stylize.train.checkpoint import load_checkpoint, network_from_checkpoint, save_checkpoint
 from stylize.train.loop import train
 from stylize.train.networks import build_network
@@ -114,6 +123,43 @@ def test_floor_refuses_nan_and_noise(figures: dict[str, float]) -> None:
     check_floor([good], "fp16")
     with pytest.raises(ValueError, match="differs from the network on 'a'"):
         check_floor([dataclasses.replace(good, **figures)], "fp16")  # type: ignore[arg-type]
+
+
+def test_a_frame_of_which_the_network_makes_noise_excuses_rounding_but_not_nan() -> None:
+    noise = FrameFidelity(name="one pixel", width=1, height=1, max_abs_error=0.1, psnr_db=21.7, growth=6e5)
+    check_floor([noise], "fp32")
+    with pytest.raises(ValueError, match="differs from the network on 'one pixel'"):
+        check_floor([dataclasses.replace(noise, max_abs_error=float("nan"))], "fp32")
+    good = FrameFidelity(name="a", width=8, height=8, max_abs_error=1e-4, psnr_db=80.0)
+    assert figures_of([noise, good]) == {"max_abs_error": 1e-4, "min_psnr_db": 80.0, "num_frames": 1.0}
+
+
+def test_growth_is_that_of_the_change() -> None:
+    frame = np.full((1, 3, 8, 8), 0.5, np.float32)
+    assert growth_of_a_tiny_change(lambda picture: picture * 7, frame) == pytest.approx(7, rel=0.1)  # float32 rounding
+    assert growth_of_a_tiny_change(lambda picture: picture / 255, frame * 255, white=255.0) == pytest.approx(1, rel=0.1)
+
+
+def test_norms_that_differ_make_noise_of_one_colour_and_the_export_is_proven_on_the_rest(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_network("reconet", {}).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:  # norms and biases, which training makes differ
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    contract = ModelContract(network="reconet()", style="random", size_multiple=network.facts.size_multiple)
+    (tmp_path / "random.onnx").write_bytes(seal_contract(onnx_from_network(network, precision="fp32"), contract))
+    frames = {
+        "grey": np.full((32, 32, 3), 100, np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8),
+    }
+    grey, noise = compare_on_frames(network, tmp_path / "random.onnx", frames)
+    assert grey.max_abs_error > 1e-3, "float32 in another order"
+    assert grey.growth > 1e5
+    assert noise.max_abs_error < 1e-4
+    check_floor([grey, noise], "fp32")
+    artifact = open_artifact(tmp_path / "random.onnx")
+    assert all(result.max_abs_error == 0 for result in compare_models(artifact, artifact, frames))
 
 
 def test_nothing_is_written_below_the_floor(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
