@@ -105,8 +105,8 @@ def growth_of_a_tiny_change(
         frame: RGB in [0, white], of any shape that `paint` takes.
         white: the largest value of `frame`.
     """
-    signs = np.random.default_rng(0).choice(np.float32([-1, 1]), frame.shape)
-    change = paint(frame + signs * np.float32(white * _TINY_CHANGE)) - paint(frame)
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), frame.shape)
+    change = paint((frame + signs * white * _TINY_CHANGE).astype(np.float32)) - paint(frame)
     return float(np.abs(change).max()) / _TINY_CHANGE
 
 
