@@ -1,8 +1,9 @@
 """The page: one self-contained HTML file with figures, clips, heat maps, charts and the way to repeat it."""
 
 import base64
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,21 @@ class Marker:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Flicker:
+    """Where and when a clip changes although the picture does not.
+
+    Attributes:
+        name: of the clip: `as painted` or `steadied`.
+        heat: PNG, base64.
+        errors: e_stab of every pair of frames.
+    """
+
+    name: str
+    heat: str
+    errors: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSection:
     """Everything the template draws for one model.
 
@@ -69,8 +85,7 @@ class ModelSection:
         picture_size_px: (width, height) of each of them.
         steadied: figures of the steadied clip, None where it was not measured.
         num_frames: of the clip.
-        heat: PNG, base64.
-        errors: e_stab of every pair of frames.
+        flickers: of the stylized clip and, where measured, the steadied one.
         lanes: the pipeline's stages with a bar for every frame.
         timeline_ms: length of the timeline.
         bins: of the latency histogram.
@@ -84,8 +99,7 @@ class ModelSection:
     picture_size_px: tuple[int, int]
     steadied: SteadinessRow | None
     num_frames: int
-    heat: str
-    errors: Sequence[float]
+    flickers: Sequence[Flicker]
     lanes: Sequence[tuple[str, Sequence[Bar]]]
     timeline_ms: float
     bins: Sequence[Bar]
@@ -104,13 +118,11 @@ def write_report(path: Path, outcome: Outcome) -> None:
         OSError: it cannot be written.
     """
     reference = outcome.reference
-    maps = [flicker_map(each.stylized, reference.motions) for each in outcome.illustrations]
     # The brightest hundredth may clip, so that a few pixels do not darken all the rest.
-    heat_limit = max(float(np.percentile(heat, 99)) for heat in maps)
-    sections = [
-        _section(illustration, heat, heat_limit, outcome)
-        for illustration, heat in zip(outcome.illustrations, maps, strict=True)
-    ]
+    heat_limit = max(
+        float(np.percentile(flicker_map(each.stylized, reference.motions), 99)) for each in outcome.illustrations
+    )
+    sections = [_section(illustration, heat_limit, outcome) for illustration in outcome.illustrations]
     source_errors = np.sqrt(pair_errors(reference.frames, reference.motions)).tolist()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stylize.benchmarks", "."), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -123,7 +135,8 @@ def write_report(path: Path, outcome: Outcome) -> None:
         clips=list(dict.fromkeys(row.clip for row in outcome.results.steadiness)),
         sections=sections,
         source_errors=source_errors,
-        error_limit=1.05 * max([*source_errors, *(error for section in sections for error in section.errors)]),
+        # The sixth above the highest error holds the limit's own label.
+        error_limit=1.2 * max(itertools.chain(source_errors, *(each.errors for each in _flickers(sections)))),
         heat_limit=heat_limit,
         heat_colours=_colour_stops(),
         clip_rate_hz=CLIP_RATE_HZ,
@@ -132,6 +145,10 @@ def write_report(path: Path, outcome: Outcome) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
+
+
+def _flickers(sections: Sequence[ModelSection]) -> Iterator[Flicker]:
+    return itertools.chain.from_iterable(section.flickers for section in sections)
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -162,12 +179,12 @@ def _summary(outcome: Outcome) -> list[tuple[dict[Stage, SpeedRow], SteadinessRo
     ]
 
 
-def _section(illustration: Illustration, heat: FloatArray, heat_limit: float, outcome: Outcome) -> ModelSection:
+def _section(illustration: Illustration, heat_limit: float, outcome: Outcome) -> ModelSection:
     reference, label = outcome.reference, illustration.speed.label
-    clips = [reference.frames, illustration.stylized]
+    painted = {"as painted": illustration.stylized}
     if illustration.steadied is not None:
-        clips.append(illustration.steadied)
-    video, picture_size_px = _side_by_side(clips)
+        painted["steadied"] = illustration.steadied
+    video, picture_size_px = _side_by_side([reference.frames, *painted.values()])
     rows = [row for row in outcome.results.steadiness if row.clip == reference.name]
     plain = next(row for row in rows if row.model == label)
     latencies_ms = illustration.speed.latencies_ms
@@ -183,8 +200,14 @@ def _section(illustration: Illustration, heat: FloatArray, heat_limit: float, ou
         video=video,
         picture_size_px=picture_size_px,
         num_frames=len(reference.frames),
-        heat=_heat_picture(heat, heat_limit),
-        errors=np.sqrt(pair_errors(illustration.stylized, reference.motions)).tolist(),
+        flickers=[
+            Flicker(
+                name=name,
+                heat=_heat_picture(flicker_map(clip, reference.motions), heat_limit),
+                errors=np.sqrt(pair_errors(clip, reference.motions)).tolist(),
+            )
+            for name, clip in painted.items()
+        ],
         lanes=lanes,
         timeline_ms=timeline_ms,
         bins=bins,

@@ -2,12 +2,15 @@
 
 import base64
 import dataclasses
+import html
+import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -84,6 +87,19 @@ def test_figures_and_the_way_to_repeat_them_are_there(page: Path, outcome: Outco
     assert tags.count("canvas") == 2
     # Three stages of four frames, and the bins of the histogram.
     assert tags.count("rect") == 3 * NUM_FRAMES + 24
+
+
+def test_where_and_when_it_flickers_is_shown_before_and_after_steadying(page: Path, outcome: Outcome) -> None:
+    text = page.read_text(encoding="utf-8")
+    maps = re.findall(r'warping error, ([\w ]+)".*?data:image/png;base64,([^"]+)', text, re.DOTALL)
+    assert [name for name, _ in maps] == ["as painted", "steadied"]
+    brightness = [cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), 0).mean() for _, png in maps]
+    painted, steadied = (row for row in outcome.results.steadiness if row.clip == "demo clip" and row.model != "source")
+    assert (brightness[0] > brightness[1]) == (painted.e_stab > steadied.e_stab)
+    curves = json.loads(html.unescape(re.findall(r'data-errors="([^"]+)"', text)[0]))
+    # e_stab is the root of the mean of the squares of what is drawn.
+    for curve, row in zip(curves, (painted, steadied), strict=True):
+        assert np.sqrt(np.mean(np.square(curve))) == pytest.approx(row.e_stab)
 
 
 def test_memory_of_a_gpu_has_a_column_where_there_is_one(page: Path, outcome: Outcome, tmp_path: Path) -> None:
