@@ -136,6 +136,9 @@ def main() -> None:
     except StylizeError as error:
         click.echo(f"stylize-run: error: {error}", err=True)
         sys.exit(EXIT_ERROR)
+    except MemoryError:
+        click.echo("stylize-run: error: out of memory: make frames smaller with --scale, such as 1920x-1", err=True)
+        sys.exit(EXIT_ERROR)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stylize-run: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)

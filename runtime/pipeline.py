@@ -19,6 +19,7 @@ Complete: TypeAlias = Callable[[], None]
 # several seconds of sound packets, which must not take the frames' room.
 _FRAMES_PER_CHANNEL = 3
 _PACKET_BYTES = 1 << 20
+_MAX_FRAME_BYTES = 1 << 28  # three frames of up to 14 megapixels, one of 8K
 
 
 @dataclass
@@ -176,7 +177,8 @@ class _Pipeline:
             if item is None:
                 break
             if isinstance(item, TimedPicture):
-                room = _PACKET_BYTES + self._frames_per_channel * item.size_bytes
+                size = item.size_bytes
+                room = _PACKET_BYTES + min(self._frames_per_channel * size, max(size, _MAX_FRAME_BYTES))
                 self.decoded.max_bytes = self.stylized.max_bytes = self.settled.max_bytes = room
             if not self.decoded.put(item):
                 return

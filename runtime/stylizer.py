@@ -24,6 +24,7 @@ from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
 from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.live import LiveRun, paced
+from stylize.runtime.memory import check_memory
 from stylize.runtime.network_pass import NetworkPass
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.picture_sequence import PictureSequence
@@ -266,6 +267,7 @@ def stylize_video(
         ExitStack() as surface_memory,  # left after the encoder, which holds pictures in it
         open_output(target, decoder, resume=resume, facts=facts) as output,
     ):
+        check_memory(decoder.info.width, decoder.info.height)
         num_done = output.num_frames if isinstance(output, ResumeFolder) else 0
         live_run = LiveRun(decoder) if live else None
 

@@ -11,7 +11,8 @@ from helpers.clips import ClipSpec, frame_number, numbered_frame, read_frames, w
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, ModelContract, Stylizer, open_artifact, open_runner, stylize_video
 from stylize.runtime.decode import Decoder
-from stylize.runtime.errors import BackendError
+from stylize.runtime.errors import BackendError, OptionError
+from stylize.runtime.memory import check_memory
 from stylize.runtime.network_pass import reflect_pad
 
 SHARP = EncodeOptions(crf=1, preset="ultrafast")
@@ -71,6 +72,24 @@ def test_tiny_videos(width: int, height: int, identity: Path, tmp_path: Path) ->
     spec = ClipSpec(width=width, height=height, codec="ffv1", options=())
     report = stylize_video(identity, write_clip(tmp_path / "in.mkv", spec), tmp_path / "out.mp4")
     assert (report.num_frames, report.width, report.height) == (10, width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), [(8192, 16), (16, 4320), (7680, 34)])
+def test_sides_as_long_as_those_of_8k(width: int, height: int, identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", ClipSpec(width=width, height=height, pts=range(2), matrix=1))
+    report = stylize_video(identity, source, tmp_path / "out.mp4", encode=SHARP)
+    assert (report.num_frames, report.width, report.height) == (2, width, height)
+    for found, wanted in zip(read_frames(tmp_path / "out.mp4"), read_frames(source), strict=True):
+        assert np.abs(found.astype(int) - wanted).mean() < 2
+
+
+def test_rejects_frames_that_memory_cannot_hold(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       4000000 kB\nMemAvailable:   1000000 kB\n")
+    check_memory(3840, 2160, meminfo=meminfo)
+    with pytest.raises(OptionError, match=r"7680x4320 need more than 1\.8 GB.* has 1\.0 GB left.*--scale 3840x-1"):
+        check_memory(7680, 4320, meminfo=meminfo)
+    check_memory(7680, 4320, meminfo=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("degrees", [90, 180, -90])
