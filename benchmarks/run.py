@@ -17,7 +17,7 @@ from stylize.benchmarks.environment import capture_environment
 from stylize.benchmarks.fidelity import fidelity_row
 from stylize.benchmarks.flow import FlowCache
 from stylize.benchmarks.results import FidelityRow, Results, SteadinessRow
-from stylize.benchmarks.sintel import RECONET_SCENES, read_picture, read_sintel_scene
+from stylize.benchmarks.sintel import RECONET_SCENES, read_picture, read_sintel_scene, sintel_frames
 from stylize.benchmarks.speed import ModelSpeed, SpeedOptions, choose_num_frames, measure_speed
 from stylize.benchmarks.steadiness import (
     ReferenceClip,
@@ -113,6 +113,9 @@ def run_benchmark(
         OptionError: a style picture is given for a model that is not measured.
     """
     styles = _read_styles(models, options)
+    if options.sintel is not None:
+        for scene in RECONET_SCENES:
+            sintel_frames(options.sintel, scene)  # what is missing is said now, not after minutes of measuring
     clip = _clip_of_fitting_length(models, options, folder)
     advance("clip")
     peers = _baselines(models, clip, options)

@@ -1,7 +1,8 @@
 """MPI-Sintel: rendered film with true motion, read from its folders as they are unpacked.
 
-Layout: `training/final/SCENE/frame_0001.png`, `training/flow/SCENE/frame_0001.flo` and
-`training/occlusions/SCENE/frame_0001.png`, white where a pixel of frame 1 is hidden in frame 2.
+Read are `training/final/SCENE/frame_0001.png`, `training/flow/SCENE/frame_0001.flo` and
+`training/occlusions/SCENE/frame_0001.png`, not black where a pixel of frame 1 is hidden in frame 2; flow and masks
+end one frame early. `albedo`, `clean`, `flow_viz` and `invalid` lie beside them.
 Source: Butler et al., "A naturalistic open source movie for optical flow evaluation" (ECCV 2012).
 """
 
@@ -16,7 +17,7 @@ from stylize.benchmarks.steadiness import ReferenceClip
 from stylize.benchmarks.temporal import FloatArray, PairMotion
 from stylize.runtime.errors import InputMediaError
 
-__all__ = ["RECONET_SCENES", "read_flo", "read_picture", "read_sintel_scene"]
+__all__ = ["RECONET_SCENES", "read_flo", "read_picture", "read_sintel_scene", "sintel_frames"]
 
 # Table 2 of the ReCoNet paper, arXiv 1807.01197.
 RECONET_SCENES: Sequence[str] = ("alley_2", "ambush_5", "bandage_2", "market_6", "temple_2")
@@ -29,10 +30,12 @@ def read_flo(path: Path) -> FloatArray:
     """Flow from a Middlebury `.flo` file, (H, W, 2) float32 in pixels.
 
     Raises:
-        InputMediaError: not such a file, or cut short.
-        OSError: it cannot be read.
+        InputMediaError: missing, not such a file, or cut short.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputMediaError(path, f"cannot be read: {error.strerror}") from error
     if len(content) < 12 or np.frombuffer(content, "<f4", 1)[0] != _FLO_MAGIC:
         raise InputMediaError(path, "is not a .flo file: it does not begin with PIEH")
     width, height = (int(size) for size in np.frombuffer(content, "<i4", 2, offset=4))
@@ -53,7 +56,26 @@ def read_picture(path: Path, flags: int) -> NDArray[np.uint8]:
     return np.asarray(picture, np.uint8)
 
 
-def read_sintel_scene(folder: Path, scene: str, *, num_frames: int | None = None) -> ReferenceClip:
+def sintel_frames(folder: Path, scene: str) -> list[Path]:
+    """The frames of one scene in order, none of them opened.
+
+    Args:
+        folder: the dataset, or its `training` folder.
+        scene: name of the scene.
+
+    Raises:
+        InputMediaError: the scene is missing.
+    """
+    root = folder / "training" if (folder / "training").is_dir() else folder
+    frames = sorted((root / "final" / scene).glob("frame_*.png"))
+    if len(frames) < 2:
+        raise InputMediaError(
+            root / "final" / scene, "holds no frames: expected MPI-Sintel's training/final/SCENE/frame_0001.png"
+        )
+    return frames
+
+
+def read_sintel_scene(folder: Path, scene: str) -> ReferenceClip:
     """One scene with its true motion.
 
     Sintel gives flow from a frame to the next one only, so each frame is compared with the next one
@@ -62,22 +84,21 @@ def read_sintel_scene(folder: Path, scene: str, *, num_frames: int | None = None
     Args:
         folder: the dataset, or its `training` folder.
         scene: name of the scene.
-        num_frames: read no more than this many frames, None for all.
 
     Raises:
-        InputMediaError: the scene is missing, or a file of it is missing or damaged.
+        InputMediaError: the scene is missing, or a picture or flow of it is missing, damaged or of another size.
     """
-    root = folder / "training" if (folder / "training").is_dir() else folder
-    names = sorted(path.stem for path in (root / "final" / scene).glob("frame_*.png"))[:num_frames]
-    if len(names) < 2:
-        raise InputMediaError(
-            root / "final" / scene, "holds no frames: expected MPI-Sintel's training/final/SCENE/frame_0001.png"
-        )
-    frames = [read_picture(root / "final" / scene / f"{name}.png", cv2.IMREAD_COLOR_RGB) for name in names]
+    paths = sintel_frames(folder, scene)
+    root = paths[0].parents[2]
+    frames = [read_picture(path, cv2.IMREAD_COLOR_RGB) for path in paths]
     motions = []
-    for index, name in enumerate(names[:-1]):
-        flow_px = read_flo(root / "flow" / scene / f"{name}.flo")
-        hidden = read_picture(root / "occlusions" / scene / f"{name}.png", cv2.IMREAD_GRAYSCALE)
+    for index, path in enumerate(paths[:-1]):
+        flow_path = root / "flow" / scene / f"{path.stem}.flo"
+        flow_px = read_flo(flow_path)
+        hidden = read_picture(root / "occlusions" / scene / path.name, cv2.IMREAD_GRAYSCALE)
+        sizes = {array.shape[:2] for array in (frames[index], frames[index + 1], flow_px, hidden)}
+        if len(sizes) > 1:
+            raise InputMediaError(flow_path, f"is of another size than its frames and mask: {sorted(sizes)}")
         motions.append(
             PairMotion(
                 target_index=index,
@@ -92,7 +113,7 @@ def read_sintel_scene(folder: Path, scene: str, *, num_frames: int | None = None
 
 
 def _inside(flow_px: FloatArray) -> NDArray[np.bool_]:
-    """Where the flow stays inside the frame; `occlusions` leaves that to `out_of_frame`."""
+    """Where the flow stays inside the frame."""
     height, width = flow_px.shape[:2]
     x_px = np.arange(width, dtype=np.float32) + flow_px[..., 0]
     y_px = np.arange(height, dtype=np.float32)[:, None] + flow_px[..., 1]

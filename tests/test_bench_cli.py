@@ -145,6 +145,7 @@ def test_measures_at_another_size(folder: Path) -> None:
         (("--model", "{folder}/identity.onnx", "--clip", "{folder}/missing.mp4"), "missing.mp4"),
         (("--model", "{folder}/identity.onnx", "--model", "{folder}/identity.onnx"), "named twice"),
         (("--model", "{folder}/identity.onnx", "--style-picture", "other=x.jpg"), "not measured in this run"),
+        (("--model", "{folder}/identity.onnx", "--sintel", "{folder}"), "final/alley_2: holds no frames"),
         (("--compare", "{folder}/clip.mp4"), "clip.mp4: not JSON"),
         (("--size", "640"), "not a size such as 640x360"),
     ],

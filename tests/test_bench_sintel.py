@@ -32,14 +32,47 @@ def test_hidden_pixels_are_left_out(tmp_path: Path) -> None:
     assert motion.visible[60:, :96].all()
 
 
-def test_reads_no_more_frames_than_asked(tmp_path: Path) -> None:
-    write_scene(tmp_path, "alley_2", shift_px=1)
-    assert len(read_sintel_scene(tmp_path, "alley_2", num_frames=2).frames) == 2
-
-
 def test_rejects_a_missing_scene(tmp_path: Path) -> None:
     with pytest.raises(InputMediaError, match="ambush_5: holds no frames"):
         read_sintel_scene(tmp_path, "ambush_5")
+
+
+def test_files_are_those_of_the_published_formats(tmp_path: Path) -> None:
+    """Byte for byte: a Middlebury file of 2x1 flow, by hand, and 8-bit pictures."""
+    flow = "5049454802000000010000000000803f000000c00000003f00000000"  # PIEH 2 1 (1, -2) (0.5, 0)
+    (tmp_path / "by_hand.flo").write_bytes(bytes.fromhex(flow))
+    assert read_flo(tmp_path / "by_hand.flo").tolist() == [[[1.0, -2.0], [0.5, 0.0]]]
+    write_flo(tmp_path / "written.flo", np.array([[[1, -2], [0.5, 0]]], np.float32))
+    assert (tmp_path / "written.flo").read_bytes() == bytes.fromhex(flow)
+    write_scene(tmp_path, "alley_2", shift_px=4)
+    assert sorted(str(path.relative_to(tmp_path / "training")) for path in tmp_path.glob("training/*/*/*.*")) == [
+        "albedo/alley_2/frame_0001.png",
+        "clean/alley_2/frame_0001.png",
+        *(f"final/alley_2/frame_000{number}.png" for number in (1, 2, 3)),
+        *(f"flow/alley_2/frame_000{number}.flo" for number in (1, 2)),
+        "flow_viz/alley_2/frame_0001.png",
+        "invalid/alley_2/frame_0001.png",
+        *(f"occlusions/alley_2/frame_000{number}.png" for number in (1, 2)),
+    ]
+    for kind, channels in (("final", 3), ("occlusions", 1)):
+        picture = cv2.imread(str(tmp_path / "training" / kind / "alley_2" / "frame_0001.png"), cv2.IMREAD_UNCHANGED)
+        assert picture is not None
+        assert (picture.dtype, picture.shape[2:] or (1,)) == (np.uint8, (channels,))
+
+
+@pytest.mark.parametrize("missing", ["flow/alley_2/frame_0002.flo", "occlusions/alley_2/frame_0001.png"])
+def test_rejects_a_scene_with_a_file_missing(missing: str, tmp_path: Path) -> None:
+    write_scene(tmp_path, "alley_2", shift_px=4)
+    (tmp_path / "training" / missing).unlink()
+    with pytest.raises(InputMediaError, match=missing):
+        read_sintel_scene(tmp_path, "alley_2")
+
+
+def test_rejects_flow_of_another_size(tmp_path: Path) -> None:
+    write_scene(tmp_path, "alley_2", shift_px=4)
+    write_flo(tmp_path / "training/flow/alley_2/frame_0001.flo", np.zeros((8, 8, 2), np.float32))
+    with pytest.raises(InputMediaError, match=r"frame_0001.flo: is of another size .*\[\(8, 8\), \(120, 100\)\]"):
+        read_sintel_scene(tmp_path, "alley_2")
 
 
 def test_rejects_flow_that_is_cut_short_or_something_else(tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ def write_flo(path: Path, flow_px: np.ndarray) -> None:
 
 
 def write_scene(root: Path, scene: str, *, shift_px: int) -> None:
-    """Three frames of a picture that moves right, with the forward flow Sintel would give."""
+    """Three frames of a picture that moves right, in the folders that MPI-Sintel-complete.zip unpacks to.
+
+    Flow and masks are of frames 1 and 2. What is not read holds what would be an error if it were.
+    """
+    for unread in ("training/albedo", "training/clean", "training/flow_viz", "training/invalid", "test/final"):
+        (root / unread / scene).mkdir(parents=True)
+        (root / unread / scene / "frame_0001.png").write_bytes(b"not a picture")
     folders = {kind: root / "training" / kind / scene for kind in ("final", "flow", "occlusions")}
     for folder in folders.values():
         folder.mkdir(parents=True)
