@@ -1,6 +1,8 @@
 """ONNX Runtime on an NVIDIA GPU: the way where no TensorRT is installed, and for every ONNX file as it is."""
 
+import contextlib
 import importlib
+import io
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +38,8 @@ def import_onnxruntime_cuda() -> Any:  # noqa: ANN401 - the module is dynamic to
             f"the installed onnxruntime {module.__version__} is the one for CPUs: "
             "pip uninstall onnxruntime, then pip install 'stylize[gpu]'"
         )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which need not be missing
+        module.preload_dlls()  # CUDA and cuDNN as pip installs them, which no loader looks for
     return module
 
 

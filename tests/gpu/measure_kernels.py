@@ -1,4 +1,4 @@
-"""Bandwidth of the colour kernels at 1080p and 2160p, beside that of a copy in the same run; writes JSON."""
+"""Bandwidth of the colour kernels and of copies from and to the host, beside that of a copy on the GPU; writes JSON."""
 
 import ctypes
 import json
@@ -39,6 +39,7 @@ def measured(device: CudaDevice, width: int, height: int) -> dict[str, float]:
         device.allocate(layout.size_bytes) as surface,
         device.allocate(rgb_bytes) as source,
         device.allocate(rgb_bytes) as styled,
+        device.allocate_host(layout.size_bytes) as host,
     ):
         tensors = RgbTensors(source.address, styled.address, width, height, 2)
         argument = kernel_pass(layout.planes_at(surface.address), tensors, size=(width, height), color=COLOR)
@@ -46,6 +47,14 @@ def measured(device: CudaDevice, width: int, height: int) -> dict[str, float]:
         arguments = [ctypes.c_ulonglong(styled.address), ctypes.c_ulonglong(source.address), ctypes.c_size_t(rgb_bytes)]
         works: dict[str, tuple[Callable[[], None], int]] = {
             "copy": (lambda: copy(*arguments, ctypes.c_void_p(stream.handle)), 2 * rgb_bytes),
+            "copy in": (
+                lambda: device.upload(surface.address, host, layout.size_bytes, cuda_stream=stream),
+                layout.size_bytes,
+            ),
+            "copy out": (
+                lambda: device.download(host, surface.address, layout.size_bytes, cuda_stream=stream),
+                layout.size_bytes,
+            ),
             names[0]: (
                 lambda: device.launch(names[0], argument, width // 16, height, cuda_stream=stream),
                 layout.size_bytes + rgb_bytes,

@@ -1,61 +1,112 @@
-"""Whole videos through `stylize_video` on each backend of the GPU, and PyTorch eager beside them; writes JSON."""
+"""Whole videos through `stylize_video` on each backend, stage by stage beside what each stage could reach; writes JSON.
+
+    python tests/gpu/measure_pipeline.py OUT.json [BACKENDS [SIZES [MODEL ...]]]
+
+Backends and sizes are separated by commas. The floors are those that `measure_networks.py` and `measure_kernels.py`
+found on the same machine, read from beside OUT.json where they are. `within` is the whole over its slowest stage.
+"""
 
 import json
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import av
 
 from stylize.runtime import Backend, Stylizer, stylize_video
-from stylize.runtime.artifact import builtin_styles
+from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.demo import write_demo_clip
 from stylize.runtime.errors import StylizeError
 
-NUM_REPEATS = 3
-SCALES = ("1280x720", "1920x1080")
+NUM_REPEATS = 2
+MODELS = ("starry-night", "starry-night-fastest", "four-paintings")
+BACKENDS, SIZES = "onnxruntime-cuda,tensorrt", "1280x720,1920x1080"
+STAGES = ("decode", "network", "encode")
 
 
-def main(target: Path) -> None:
-    results: list[dict[str, object]] = []
+def main(target: Path, backends: str, sizes: str, models: list[str]) -> None:
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         demo = folder / "demo.mp4"
         write_demo_clip(demo)
-        for scale in SCALES:
-            width, height = map(int, scale.split("x"))
-            clip = folder / f"{scale}.mp4"
-            with av.open(str(demo)) as source, av.open(str(clip), "w") as container:
-                stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast"})
-                stream.codec_context.width, stream.codec_context.height = width, height
-                for _ in range(2):  # twice the demo, so that starting costs less
-                    for picture in source.decode(video=0):
-                        larger = picture.reformat(width, height, format="yuv420p")
-                        larger.pts = None
-                        container.mux(stream.encode(larger))
-                    source.seek(0)
-                container.mux(stream.encode(None))
-            models = [style.name for style in builtin_styles()] + [str(path) for path in Path().glob("*.plan")]
-            results += [
-                _measured(model, backend, scale, clip, folder / "out.mp4")
-                for model in models
-                for backend in (Backend.TENSORRT, Backend.ONNXRUNTIME_CUDA)
-            ]
-    target.write_text(json.dumps({"num_repeats": NUM_REPEATS, "results": results}, indent=2) + "\n")
+        half_folder = folder / "half"
+        half_folder.mkdir()
+        given = [half_precision(model, half_folder) for model in models] + [
+            open_artifact(path) for path in Path().glob("*.plan")
+        ]
+        for size in sizes.split(","):
+            clip = enlarged(demo, folder / f"{size}.mp4", size)
+            for artifact in given:
+                for backend in map(Backend, backends.split(",")):
+                    results.append(measured(artifact, backend, size, clip, folder / "out.mp4"))
+                    report = {"num_repeats": NUM_REPEATS, "results": results, "floors": floors(target.parent)}
+                    target.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _measured(model: str, backend: Backend, scale: str, clip: Path, output: Path) -> dict[str, object]:
+def half_precision(model: str, folder: Path) -> Artifact:
+    """The model in half precision, as engines have it."""
+    from stylize.export.onnx_from_onnx import onnx_from_onnx
+
+    path = folder / f"{Path(model).stem}.onnx"
+    path.write_bytes(onnx_from_onnx(open_artifact(model), precision="fp16").data)
+    return open_artifact(path)
+
+
+def enlarged(demo: Path, clip: Path, size: str) -> Path:
+    """The demo clip twice in this size, so that starting costs less."""
+    width, height = map(int, size.split("x"))
+    with av.open(str(demo)) as source, av.open(str(clip), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast"})
+        stream.codec_context.width, stream.codec_context.height = width, height
+        for _ in range(2):
+            for picture in source.decode(video=0):
+                larger = picture.reformat(width, height, format="yuv420p")
+                larger.pts = None
+                container.mux(stream.encode(larger))
+            source.seek(0)
+        container.mux(stream.encode(None))
+    return clip
+
+
+def measured(artifact: Artifact, backend: Backend, size: str, clip: Path, output: Path) -> dict[str, Any]:
     """The fastest of the repeats after one to warm up, or why there is none."""
-    row: dict[str, object] = {"model": model, "backend": backend.value, "size": scale}
+    row: dict[str, Any] = {"model": artifact.name, "backend": backend.value, "size": size}
     try:
-        with Stylizer(model, backend=backend) as stylizer:
+        with Stylizer(artifact, backend=backend) as stylizer:
             reports = [stylize_video(stylizer, clip, output) for _ in range(NUM_REPEATS + 1)][1:]
     except StylizeError as error:
         return row | {"error": str(error)}
     best = max(reports, key=lambda report: report.frames_per_second)
-    return row | {"frames_per_second": best.frames_per_second, "report": asdict(best)}
+    busy = {stage: 1000 * getattr(best, f"{stage}_seconds") / best.num_frames for stage in STAGES}
+    whole = 1000 * best.wall_seconds / best.num_frames
+    return row | {
+        "frames_per_second": best.frames_per_second,
+        "whole_ms_per_frame": whole,
+        "busy_ms_per_frame": busy,
+        "slowest": max(busy, key=lambda stage: busy[stage]),
+        "within": whole / max(busy.values()),
+        "report": asdict(best),
+    }
+
+
+def floors(folder: Path) -> dict[str, Any]:
+    """What was measured of the parts alone."""
+    found = {}
+    for name in ("networks", "kernels"):
+        path = folder / f"{name}.json"
+        if path.is_file():
+            found[name] = json.loads(path.read_text())
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    arguments = sys.argv[2:]
+    main(
+        Path(sys.argv[1]),
+        arguments[0] if arguments else BACKENDS,
+        arguments[1] if len(arguments) > 1 else SIZES,
+        arguments[2:] or list(MODELS),
+    )

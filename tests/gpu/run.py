@@ -1,7 +1,6 @@
-"""The parts of `run.sh`: looks, builds, tests, checks and measures on a GPU, and writes down what came of it."""
+"""The parts of `run.sh`: looks, installs, tests, checks and measures on a GPU, and writes down what came of it."""
 
 import ctypes
-import ctypes.util
 import json
 import os
 import platform
@@ -11,13 +10,28 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("av", "numpy", "onnxruntime", "onnxruntime-gpu", "pycuda", "tensorrt", "tensorrt-rtx-cu13", "torch")
+SITE = ROOT / "build" / "gpu-site"
+"""Where `packages` and `PyCUDA` install; first on the path of every part."""
+PACKAGES = (
+    "av",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pycuda",
+    "stylize",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "torch",
+)
 TAIL_CHARACTERS = 4000
+REHEARSES = os.environ.get("REHEARSE") == "1"
+"""Whether parts that can are run on the CPU, small: to see that the script itself works."""
+MIN_SECONDS = 15.0
+"""What must be left of MINUTES for a part to be begun."""
 
 
 @dataclass
@@ -37,30 +51,50 @@ class Skipped(Exception):  # noqa: N818 - not an error
 
 
 def main() -> int:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "gpu"
+    arguments = sys.argv[1:]
+    folder = Path(arguments[0]).resolve() if arguments else ROOT / "benchmarks" / "results" / "gpu"
+    unknown = [name for name in arguments[1:] if name not in PARTS]
+    if unknown:
+        sys.exit(f"no part is called {', '.join(unknown)}; there are {', '.join(PARTS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    parts: list[Part] = []
     must = os.environ.get("FAIL_WITHOUT_GPU") == "1"
-    for name, run in PARTS.items():
-        started = time.monotonic()
-        try:
-            part = Part(name, "ok", facts=run(folder))
-        except Skipped as reason:
-            part = Part(name, "failed" if must and name != "video engines" else "skipped", reason=str(reason))
-        except subprocess.TimeoutExpired as error:
-            part = Part(name, "timed out", reason=f"after {error.timeout:.0f} s")
-        except subprocess.CalledProcessError as error:
-            part = Part(name, "failed", reason=_tail(f"{error.stdout or ''}{error.stderr or ''}"))
-        part.seconds = round(time.monotonic() - started, 1)
+    deadline = time.monotonic() + 60 * float(os.environ.get("MINUTES", "inf"))
+    parts: list[Part] = []
+    for name in arguments[1:] or PARTS:
+        limit_seconds, run = PARTS[name]
+        left = deadline - time.monotonic()
+        if left < MIN_SECONDS:
+            part = Part(name, "skipped", reason="no time was left")
+        else:
+            part = attempt(name, run, folder, min(limit_seconds, left))
+        if part.status == "skipped" and must and name not in MAY_BE_MISSING:
+            part.status = "failed"
         parts.append(part)
         line = part.reason.strip().splitlines()[-1:] or [""]
-        print(f"{part.status:10} {part.seconds:7.1f} s  {name:20} {line[0][:110]}", flush=True)
-        (folder / "run.json").write_text(json.dumps(_report(parts), indent=2, default=str) + "\n")
+        print(f"{part.status:10} {part.seconds:7.1f} s  {name:18} {line[0][:150]}", flush=True)
+        (folder / "run.json").write_text(json.dumps(report(parts), indent=2, default=str) + "\n")
     print(f"written to {folder}")
     return int(any(part.status in {"failed", "timed out"} for part in parts))
 
 
-def look(_folder: Path) -> dict[str, object]:
+def attempt(name: str, run: Callable[[Path, float], dict[str, object]], folder: Path, limit_seconds: float) -> Part:
+    """Run one part; whatever goes wrong is its result."""
+    started = time.monotonic()
+    try:
+        part = Part(name, "ok", facts=run(folder, limit_seconds))
+    except Skipped as reason:
+        part = Part(name, "skipped", reason=str(reason))
+    except subprocess.TimeoutExpired as error:
+        part = Part(name, "timed out", reason=f"after {error.timeout:.0f} s; {tail(text_of(error.stdout))}")
+    except subprocess.CalledProcessError as error:
+        part = Part(name, "failed", reason=tail(f"{error.stdout or ''}{error.stderr or ''}"))
+    except (OSError, ValueError, StopIteration) as error:
+        part = Part(name, "failed", reason=f"{type(error).__name__}: {error}")
+    part.seconds = round(time.monotonic() - started, 1)
+    return part
+
+
+def look(_folder: Path, _limit_seconds: float) -> dict[str, object]:
     """What is there: driver, GPU, libraries of the video engines, packages."""
     libraries = {}
     for name in ("libcuda.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1", "libcudart.so.13", "libcudnn.so.9"):
@@ -69,49 +103,55 @@ def look(_folder: Path) -> dict[str, object]:
             libraries[name] = True
         except OSError:
             libraries[name] = False
-    facts: dict[str, object] = {"libraries": libraries, "packages": _versions(), "nvcc": shutil.which("nvcc")}
+    facts: dict[str, object] = {"libraries": libraries, "packages": versions(), "nvcc": shutil.which("nvcc")}
     if shutil.which("nvidia-smi"):
         query = "name,driver_version,memory.total,compute_cap,clocks.max.sm"
-        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-        facts["gpus"] = _run(command, 30).splitlines()
+        facts["gpus"] = command(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], 30).splitlines()
     return facts
 
 
-def build_pycuda(_folder: Path) -> dict[str, object]:
-    """Install PyCUDA where it is missing; from source, which needs the toolkit's headers."""
-    _need_gpu()
+def install(_folder: Path, limit_seconds: float) -> dict[str, object]:
+    """The wheels in WHEELS, for a machine without a network, and this project where it is not installed."""
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", str(SITE)]
+    wheels = sorted(wheel_folder().glob("*.whl"))
+    if wheels:
+        SITE.mkdir(parents=True, exist_ok=True)
+        command([*pip, "--no-index", *map(str, wheels)], limit_seconds)
+    needed = [sys.executable, "-c", "import stylize.runtime, stylize.export, stylize.train"]
     try:
-        return {"pycuda": version("pycuda"), "was": "installed"}
-    except PackageNotFoundError:
-        pass
-    root = next(
-        (path for path in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if path and Path(path).is_dir()), None
-    )
-    if root is None:
-        raise Skipped("no CUDA toolkit (CUDA_HOME or /usr/local/cuda) to build PyCUDA with")
-    try:
-        _run([sys.executable, "-m", "pip", "install", "-q", "pycuda"], 900, PATH=f"{root}/bin:{os.environ['PATH']}")
+        command(needed, limit_seconds)
     except subprocess.CalledProcessError:
-        # Without curand: its header is missing in slim toolkits, and nothing here needs it. Linked against the
-        # driver that is loaded, where the toolkit has no stub of it.
-        _build_pycuda_by_hand(Path(root))
-    return {"pycuda": _run([sys.executable, "-c", "import pycuda.driver; print(pycuda.VERSION_TEXT)"], 60).strip()}
+        SITE.mkdir(parents=True, exist_ok=True)
+        command([*pip, "--no-index", "--no-build-isolation", str(ROOT)], limit_seconds)
+        command(needed, limit_seconds)
+    return {"wheels": [wheel.name for wheel in wheels], "packages": versions()}
 
 
-def _build_pycuda_by_hand(root: Path) -> None:
-    """The same steps as pip's, with a configuration; linked against an empty stub, since only names matter there."""
-    pip = [sys.executable, "-m", "pip"]
+def build_pycuda(folder: Path, limit_seconds: float) -> dict[str, object]:
+    """Install PyCUDA where it is missing, from source; the wheel is left in FOLDER for the next machine like this."""
+    need_gpu()
+    try:
+        return {"pycuda": version_of("pycuda"), "was": "installed"}
+    except subprocess.CalledProcessError:
+        pass
+    root = next((path for path in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if path and Path(path).is_dir()), "")
+    if not root:
+        raise Skipped("no CUDA toolkit (CUDA_HOME or /usr/local/cuda) to build PyCUDA with")
     work = ROOT / "build" / "pycuda"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    _run([*pip, "install", "-q", "wheel", "pytools"], 120)
-    _run([*pip, "download", "-q", "--no-deps", "--no-binary", ":all:", "pycuda", "-d", str(work)], 300)
-    shutil.unpack_archive(next(work.glob("pycuda-*.tar.gz")), work, filter="data")
+    sources = sorted(wheel_folder().glob("pycuda-*.tar.gz"))
+    if not sources:
+        download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
+        command([*download, "--no-binary", ":all:", "pycuda", "-d", str(work)], 60)
+        sources = sorted(work.glob("pycuda-*.tar.gz"))
+    shutil.unpack_archive(sources[0], work, filter="data")
     source = next(path for path in work.iterdir() if path.is_dir())
-    _run(["gcc", "-shared", "-x", "c", "/dev/null", "-o", str(work / "libcuda.so"), "-Wl,-soname,libcuda.so.1"], 60)
+    # Only names matter when linking: the driver itself is there at run time, its stub in few toolkits.
+    command(["gcc", "-shared", "-x", "c", "/dev/null", "-o", str(work / "libcuda.so"), "-Wl,-soname,libcuda.so.1"], 60)
     settings = {
-        "CUDA_ROOT": str(root),
-        "CUDA_ENABLE_CURAND": False,
+        "CUDA_ROOT": root,
+        "CUDA_ENABLE_CURAND": False,  # slim toolkits lack its header, and nothing here needs it
         "USE_SHIPPED_BOOST": True,
         "BOOST_PYTHON_LIBNAME": ["boost_python"],
         "BOOST_THREAD_LIBNAME": ["boost_thread"],
@@ -121,91 +161,141 @@ def _build_pycuda_by_hand(root: Path) -> None:
         "LDFLAGS": [],
     }
     (source / "siteconf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
-    _run([*pip, "install", "-q", "--no-deps", "--no-build-isolation", str(source)], 900)
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    command([*wheel, str(source)], limit_seconds, PATH=f"{root}/bin:{os.environ['PATH']}", MAX_JOBS="16")
+    built = next(folder.glob("pycuda-*.whl"))
+    command([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(SITE), str(built)], 60)
+    return {"pycuda": version_of("pycuda"), "was": built.name}
 
 
-def video_engines(_folder: Path) -> dict[str, object]:
-    """Which codecs NVENC writes and NVDEC reads here."""
-    _need_gpu()
-    return dict(json.loads(_run([sys.executable, str(HERE / "video_engines.py")], 120)))
-
-
-def gpu_tests(folder: Path) -> dict[str, object]:
-    """All tests that need a GPU."""
-    _need_gpu()
-    report = folder / "tests.xml"
-    _run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "needs_gpu", "tests", f"--junitxml={report}"],
-        900,
-        FAIL_WITHOUT_GPU="1",
+def onnxruntime_cuda(_folder: Path, limit_seconds: float) -> dict[str, object]:
+    """Whether ONNX Runtime starts on the GPU, and what it says where not."""
+    need_gpu()
+    code = (
+        "from stylize.runtime.artifact import open_artifact\n"
+        "from stylize.runtime.device_bridge import open_cuda_session\n"
+        "session = open_cuda_session(open_artifact('starry-night'), backend='onnxruntime-cuda', gpu=0)\n"
+        "print(session.runner.description)\n"
     )
-    return {"report": report.name}
+    return {"runner": command([sys.executable, "-c", code], limit_seconds).strip()}
 
 
-def sanitizer(_folder: Path) -> dict[str, object]:
-    """compute-sanitizer over the kernels and the pass: memory, and races within a block."""
-    _need_gpu()
+def video_engines(_folder: Path, limit_seconds: float) -> dict[str, object]:
+    """Which codecs NVENC writes and NVDEC reads here."""
+    need_gpu()
+    return dict(json.loads(command([sys.executable, str(HERE / "video_engines.py")], limit_seconds)))
+
+
+def gpu_tests(folder: Path, limit_seconds: float) -> dict[str, object]:
+    """All tests that need a GPU, and those of PyCUDA's calls; other versions of packages may warn."""
+    need_gpu()
+    pytest = [sys.executable, "-m", "pytest", "-q", "-W", "default", "tests/gpu", "tests/test_runtime_cuda.py"]
+    output = command([*pytest, f"--junitxml={folder / 'tests.xml'}"], limit_seconds, FAIL_WITHOUT_GPU="1")
+    return {"summary": output.strip().splitlines()[-1]}
+
+
+def sanitizer(_folder: Path, limit_seconds: float) -> dict[str, object]:
+    """compute-sanitizer over the kernels and the pass: memory, races within a block, memory never written."""
+    need_gpu()
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(tool).exists():
         raise Skipped("compute-sanitizer is not installed (it comes with the CUDA toolkit)")
-    test = "tests/gpu/test_cuda_device.py"
-    results = {}
+    chosen = "(values and size1) or (whole and nv12) or graph"
+    pytest = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-k", chosen, "tests/gpu/test_cuda_device.py"]
+    results: dict[str, object] = {}
+    wrong = []
     for check in ("memcheck", "racecheck", "initcheck"):
-        command = [tool, f"--tool={check}", "--error-exitcode=9", sys.executable, "-m", "pytest", "-q", test]
-        results[check] = _tail(_run(command, 600, FAIL_WITHOUT_GPU="1"), 200)
+        try:
+            output = command(
+                [tool, f"--tool={check}", "--error-exitcode=9", *pytest], limit_seconds / 3, FAIL_WITHOUT_GPU="1"
+            )
+            results[check] = tail(output, 200)
+        except subprocess.TimeoutExpired:
+            wrong.append(f"{check}: took longer than {limit_seconds / 3:.0f} s")
+        except subprocess.CalledProcessError as error:
+            wrong.append(f"{check}: {tail(error.stdout or error.stderr or '', 1500)}")
+    if wrong:
+        raise ValueError(f"{'; '.join(wrong)}; without finding: {', '.join(results) or 'none'}")
     return results
 
 
-def kernels(folder: Path) -> dict[str, object]:
-    """Bandwidth of the colour kernels against that of a copy."""
-    return _measured("measure_kernels.py", folder / "kernels.json", 300)
+def kernels(folder: Path, limit_seconds: float) -> dict[str, object]:
+    """Bandwidth of the colour kernels and of copies from and to the host against that of a copy on the GPU."""
+    need_gpu()
+    return measured("measure_kernels.py", folder / "kernels.json", limit_seconds)
 
 
-def pipeline(folder: Path) -> dict[str, object]:
-    """Whole videos on every backend there is, stage by stage."""
-    return _measured("measure_pipeline.py", folder / "pipeline.json", 1200)
+def networks(folder: Path, limit_seconds: float) -> dict[str, object]:
+    """Networks alone at 1920x1080 against PyTorch eager, and the GPU's limits."""
+    small = ("onnxruntime", "64x48", "2") if needs_no_gpu() else ()
+    return measured("measure_networks.py", folder / "networks.json", limit_seconds, *small)
 
 
-def memory(folder: Path) -> dict[str, object]:
+def memory(folder: Path, limit_seconds: float) -> dict[str, object]:
     """Device memory over 10,000 frames."""
-    return _measured("measure_memory.py", folder / "memory.json", 900)
+    need_gpu()
+    return measured("measure_memory.py", folder / "memory.json", limit_seconds)
 
 
-def training(folder: Path) -> dict[str, object]:
-    """A style trained on the GPU for three minutes, exported and run."""
-    _need_gpu()
-    style = next((ROOT / "docs").glob("*.jpg"), None)
-    if style is None:
-        raise Skipped("no picture to learn from in docs/")
-    model = folder / "trained.pth"
-    started = time.monotonic()
-    output = _run(
-        [sys.executable, "-m", "stylize.train.cli", "--style", str(style), "--minutes", "3", "-o", str(model)], 900
+def pipeline(folder: Path, limit_seconds: float) -> dict[str, object]:
+    """Whole videos on every backend there is, stage by stage."""
+    small = ("onnxruntime", "64x36", "starry-night-fastest") if needs_no_gpu() else ()
+    return measured("measure_pipeline.py", folder / "pipeline.json", limit_seconds, *small)
+
+
+def training(folder: Path, limit_seconds: float) -> dict[str, object]:
+    """A style trained in bfloat16 and in float32 for 300 steps each, exported and run."""
+    small = (
+        ("2", "--width", "32", "--crop-px", "64", "--num-scales", "1", "--style-size-px", "64")
+        if needs_no_gpu()
+        else ()
     )
-    _run([sys.executable, "-m", "stylize.export.cli", str(model), "-o", str(folder / "trained.onnx")], 300)
-    return {"seconds": round(time.monotonic() - started), "last_lines": output.strip().splitlines()[-3:]}
+    return measured("measure_training.py", folder / "training.json", limit_seconds, *small)
 
 
-PARTS: dict[str, Callable[[Path], dict[str, object]]] = {
-    "machine": look,
-    "PyCUDA": build_pycuda,
-    "video engines": video_engines,
-    "tests": gpu_tests,
-    "compute-sanitizer": sanitizer,
-    "kernels": kernels,
-    "pipeline": pipeline,
-    "memory": memory,
-    "training": training,
+PARTS: dict[str, tuple[float, Callable[[Path, float], dict[str, object]]]] = {
+    "machine": (60, look),
+    "packages": (180, install),
+    "PyCUDA": (420, build_pycuda),
+    "onnxruntime": (120, onnxruntime_cuda),
+    "video": (120, video_engines),
+    "tests": (240, gpu_tests),
+    "kernels": (90, kernels),
+    "networks": (420, networks),
+    "memory": (240, memory),
+    "pipeline": (420, pipeline),
+    "sanitizer": (450, sanitizer),
+    "training": (500, training),
 }
+"""Name: most seconds, and what is done."""
+MAY_BE_MISSING = {"video"}
 
 
-def _measured(script: str, target: Path, limit_seconds: float) -> dict[str, object]:
-    _need_gpu()
-    _run([sys.executable, str(HERE / script), str(target)], limit_seconds)
+def measured(script: str, target: Path, limit_seconds: float, *arguments: str) -> dict[str, object]:
+    """What a script has written; where it ran out of time, as far as it came."""
+    target.unlink(missing_ok=True)
+    try:
+        command([sys.executable, str(HERE / script), str(target), *arguments], limit_seconds)
+    except subprocess.TimeoutExpired:
+        if not target.is_file():
+            raise
+        return json.loads(target.read_text()) | {"is_cut_off": True}
     return dict(json.loads(target.read_text()))
 
 
-def _need_gpu() -> None:
+def needs_no_gpu() -> bool:
+    """Whether the part is to be rehearsed on the CPU, since there is no GPU."""
+    try:
+        need_gpu()
+    except Skipped:
+        if REHEARSES:
+            return True
+        raise
+    return False
+
+
+def need_gpu() -> None:
+    """Raises Skipped where there is none."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -215,40 +305,68 @@ def _need_gpu() -> None:
         raise Skipped("an NVIDIA driver, but no GPU that it can use")
 
 
-def _run(command: list[str], limit_seconds: float, **environment: str) -> str:
-    done = subprocess.run(
-        command,
+def wheel_folder() -> Path:
+    """WHEELS, or a folder that is not there."""
+    return Path(os.environ.get("WHEELS", str(ROOT / "build" / "no-wheels"))).resolve()
+
+
+def version_of(package: str) -> str:
+    """Of a package as the parts see it."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    return command([sys.executable, "-c", code], 60).strip()
+
+
+def command(arguments: list[str], limit_seconds: float, **environment: str) -> str:
+    """What it prints; one that takes too long is ended with all that it has started."""
+    path = os.pathsep.join(filter(None, (str(SITE) if SITE.is_dir() else "", os.environ.get("PYTHONPATH", ""))))
+    process = subprocess.Popen(
+        arguments,
         cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
-        capture_output=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=limit_seconds,
-        check=True,
+        start_new_session=True,
     )
-    return done.stdout
+    try:
+        output, errors = process.communicate(timeout=limit_seconds)
+    except BaseException:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, arguments, output, errors)
+    return output
 
 
-def _report(parts: list[Part]) -> dict[str, object]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+def report(parts: list[Part]) -> dict[str, object]:
+    git = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True) if shutil.which("git") else None
     return {
-        "commit": commit,
+        "commit": done.stdout.strip() if done else "",
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "is_rehearsal": REHEARSES,
         "parts": [asdict(part) for part in parts],
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def versions() -> dict[str, str]:
+    """What is installed, by the names of packages."""
+    names = ", ".join(map(repr, PACKAGES))
+    code = (
+        "import json\nfrom importlib.metadata import distributions\n"
+        "found = {dist.metadata['Name'].lower(): dist.version for dist in distributions()}\n"
+        f"print(json.dumps({{name: found[name] for name in ({names}) if name in found}}))"
+    )
+    return dict(json.loads(command([sys.executable, "-c", code], 60)))
 
 
-def _tail(text: str, length: int = TAIL_CHARACTERS) -> str:
+def text_of(output: str | bytes | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def tail(text: str, length: int = TAIL_CHARACTERS) -> str:
     return text[-length:]
 
 
