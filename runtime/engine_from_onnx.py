@@ -17,7 +17,7 @@ from typing import Any, Final
 from stylize.runtime.errors import EngineBuildError, OptionError
 from stylize.runtime.gpu import Gpu
 from stylize.runtime.plan import Builder, EngineProfile, HardwareCompatibility, version_key
-from stylize.runtime.tensorrt_module import import_tensorrt
+from stylize.runtime.tensorrt_module import TITLES, collecting_logger, import_tensorrt
 
 __all__ = ["RTX_TARGETS", "BuildOptions", "BuiltEngine", "engine_from_onnx"]
 
@@ -86,7 +86,7 @@ def engine_from_onnx(
     """
     trt = import_tensorrt(builder)
     _check_options(trt, builder, options)
-    trt_logger = _collecting_logger(trt)
+    trt_logger = collecting_logger(trt)
     trt_builder = trt.Builder(trt_logger)
     network = trt_builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, trt_logger, network, onnx)
@@ -114,7 +114,7 @@ def engine_from_onnx(
         raise monitor.stopped_by
     if engine is None:
         reason = "; ".join(trt_logger.errors) or "no reason was given"
-        raise EngineBuildError(f"{_title(builder)} {trt.__version__} cannot build the model: {reason}")
+        raise EngineBuildError(f"{TITLES[builder]} {trt.__version__} cannot build the model: {reason}")
     if cache is not None:
         _save_timing_cache(config, cache)
     return BuiltEngine(
@@ -128,7 +128,7 @@ def engine_from_onnx(
 
 def _check_options(trt: Any, builder: Builder, options: BuildOptions) -> None:  # noqa: ANN401 - no stubs
     if version_key(trt.__version__) < version_key(_OLDEST[builder]):
-        raise OptionError(f"{_title(builder)} {trt.__version__} is too old: {_OLDEST[builder]} or later is needed")
+        raise OptionError(f"{TITLES[builder]} {trt.__version__} is too old: {_OLDEST[builder]} or later is needed")
     if builder == "tensorrt":
         if options.compute_capabilities:
             raise OptionError("TensorRT builds for the GPU it runs on: targets are for TensorRT-RTX")
@@ -222,25 +222,6 @@ def _save_timing_cache(config: Any, path: Path) -> None:  # noqa: ANN401
         logger.warning("%s: the timing cache cannot be written: %s", path, error.strerror)
 
 
-def _collecting_logger(trt: Any) -> Any:  # noqa: ANN401
-    """A logger that keeps errors for the message and hands everything to `logging` as debug text.
-
-    Builders print errors for things that do no harm, such as a missing driver where none is needed.
-    """
-
-    class CollectingLogger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:  # noqa: ANN401
-            logger.debug("TensorRT: %s", msg)
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(_one_line(msg))
-
-    return CollectingLogger()
-
-
 def _progress_monitor(trt: Any, on_progress: OnProgress) -> Any:  # noqa: ANN401
     """Turns the builder's nested phases into one fraction; an exception must not cross into the builder."""
 
@@ -271,10 +252,6 @@ def _progress_monitor(trt: Any, on_progress: OnProgress) -> Any:  # noqa: ANN401
             self._phases.pop(phase_name, None)
 
     return ProgressMonitor()
-
-
-def _title(builder: Builder) -> str:
-    return "TensorRT-RTX" if builder == "tensorrt_rtx" else "TensorRT"
 
 
 def _one_line(text: str) -> str:

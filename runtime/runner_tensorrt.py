@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract, Precision
@@ -13,14 +13,13 @@ from stylize.runtime.device_inputs import DeviceInputs
 from stylize.runtime.engine_cache import fitting_engine
 from stylize.runtime.errors import ArtifactError, BackendError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
+from stylize.runtime.plan import Builder
 from stylize.runtime.runner import Runner
-from stylize.runtime.tensorrt_module import import_tensorrt
+from stylize.runtime.tensorrt_module import TITLES, collecting_logger, import_tensorrt
 
 __all__ = ["TensorRTRunner"]
 
 logger = logging.getLogger(__name__)
-
-_TITLES: Final = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
 class TensorRTRunner(Runner[DeviceTensor]):
@@ -51,7 +50,7 @@ class TensorRTRunner(Runner[DeviceTensor]):
         self._contract = artifact.contract
         self._trt: Any = None
         self._logger: Any = None
-        self._builder = "tensorrt"
+        self._builder: Builder = "tensorrt"
         self._engine: Any = None
         self._context: Any = None
         self._graph: CudaGraph | None = None
@@ -70,14 +69,14 @@ class TensorRTRunner(Runner[DeviceTensor]):
         plan = self.artifact.plan
         precision = plan.header.precision if plan is not None else self.contract.precision
         graph = ", CUDA graph" if self._graph is not None or self._builder == "tensorrt_rtx" else ""
-        return f"{_TITLES[self._builder]} {version}, {self._device.gpu.name}, {precision}{graph}"
+        return f"{TITLES[self._builder]} {version}, {self._device.gpu.name}, {precision}{graph}"
 
     def activate(self) -> None:
         """Load the engine, built anew where it does not fit this machine; see `Runner.activate`."""
         with self._device.current():
             engine, self._builder = fitting_engine(self.artifact, self._device.gpu)
             self._trt = trt = import_tensorrt(self._builder)
-            self._logger = _collecting_logger(trt)
+            self._logger = collecting_logger(trt)
             trt_runtime = trt.Runtime(self._logger)
             self._engine = trt_runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
@@ -87,7 +86,7 @@ class TensorRTRunner(Runner[DeviceTensor]):
             if self._context is None:
                 free, total = self._device.memory_bytes()
                 raise BackendError(
-                    f"{_TITLES[self._builder]} cannot start the engine: {self._reason()} ({free / 1e6:.0f} of "
+                    f"{TITLES[self._builder]} cannot start the engine: {self._reason()} ({free / 1e6:.0f} of "
                     f"{total / 1e6:.0f} MB are free; build with a smaller --max, or free memory of other programs)"
                 )
 
@@ -191,7 +190,7 @@ class TensorRTRunner(Runner[DeviceTensor]):
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
-            raise BackendError(f"{_TITLES[self._builder]} failed: {self._reason()}")
+            raise BackendError(f"{TITLES[self._builder]} failed: {self._reason()}")
 
     def _record(self) -> None:
         try:
@@ -209,20 +208,3 @@ class TensorRTRunner(Runner[DeviceTensor]):
     def _reason(self) -> str:
         errors: list[str] = self._logger.errors
         return errors[-1] if errors else "it gives no reason"
-
-
-def _collecting_logger(trt: Any) -> Any:  # noqa: ANN401 - no stubs
-    """Keeps errors for messages and hands everything to `logging`."""
-
-    class CollectingLogger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:  # noqa: ANN401
-            text = " ".join(msg.split())
-            logger.debug("TensorRT: %s", text)
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(text)
-
-    return CollectingLogger()
