@@ -23,45 +23,32 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize.runtime.color import LUMA_WEIGHTS_BT709
 from stylize.runtime.errors import BackendUnavailableError, OptionError
 from stylize.runtime.frame import WHITE
+from stylize.runtime.steady_motion import Guide, MotionSearch, Picture
 
 __all__ = ["Steadier"]
 
 # The history's share at --steady 1. More would outlast the strokes' own life and blur: docs/steady.md.
 _LARGEST_SHARE: Final = 0.9
-# Motion is searched on a picture of at most this width and height: 640x360 and 1920x1080 become 320x180 and 480x270.
-_GUIDE_SIDE_PX: Final = 480
-# What is smaller than this serves as it is. At half the size 640x360 takes a quarter of the time.
-_WHOLE_SIDE_PX: Final = 320
-# Dense inverse search takes no smaller picture; what is smaller counts as standing still.
-_SEARCH_SIDE_PX: Final = 16
-# The search stops at half the guide's size; OpenCV's own choice for this preset, a quarter, doubles the error.
-_FINEST_SCALE: Final = 1
 # On [0, 1]. Three times the difference that 8-bit video at low bitrates leaves in what stands still.
 _DIFFERENCE: Final = 0.05
 # Of the light that was there; a fade over one second at 25 Hz changes 0.04 a frame.
 _LIGHT_CHANGE: Final = 0.03
 # Added to the luma by which a change of light is divided: the noise of black is no change of light.
 _DARKNESS: Final = 0.1
+# Side in cells over which a change of light is averaged.
+_LIGHT_SIDE_CELLS: Final = 5
 # On [0, 1], of the mean colour around a pixel: the network paints something else there, as its halos around what
 # passes by do. Flicker of single strokes, even of 0.05, stays below a third of this.
 _REPAINTED: Final = 0.06
-_REPAINTED_SIDE_PX: Final = 15
-# A difference is averaged over this side, a change of light over the other; pixels of the guide.
-_DIFFERENCE_SIDE_PX: Final = 5
-_LIGHT_SIDE_PX: Final = 9
-# Motion must explain the source this much better than standing still, else nothing moves: still parts are then not
-# resampled, and noise is not mistaken for motion.
-_MOTION_GAIN: Final = 1.1
-_MOTION_GAIN_OFFSET: Final = 0.001
+_REPAINTED_SIDE_CELLS: Final = 7
+# Height of the bands in which what moves is warped.
+_BAND_CELLS: Final = 8
 # A cut: what the motion leaves of the source, over the source's own contrast, and in itself. Neighbouring frames of
 # three clips stay below 0.14, pairs of different photographs above 0.67.
 _CUT_RATIO: Final = 0.5
 _CUT_DEVIATION: Final = 0.06
-
-Picture = NDArray[np.float32]
 
 
 def _opencv() -> Any:  # noqa: ANN401 - cv2 is typed loosely
@@ -91,12 +78,9 @@ class Steadier:
             raise OptionError(f"steady {amount} is outside 0..1; 0 is done by no steadier at all")
         self._share = np.float32(_LARGEST_SHARE * amount)
         self._cv2 = _opencv()
-        self._search = self._cv2.DISOpticalFlow.create(self._cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._search.setFinestScale(_FINEST_SCALE)
-        self._guide: _Guide | None = None
-        self._history_CHW: Picture = np.empty((3, 0, 0), np.float32)
-        self._warped_CHW: Picture = np.empty((3, 0, 0), np.float32)
-        self._grid: tuple[Picture, Picture] = (np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
+        self._search = MotionSearch(self._cv2)
+        self._guide: Guide | None = None
+        self._allocate((3, 0, 0))
 
     @property
     def num_warmup_frames(self) -> int:
@@ -118,152 +102,114 @@ class Steadier:
             True where a new scene begins; the picture is then left as it is.
         """
         with _one_thread(self._cv2):
-            guide = _Guide(self._cv2, source)
+            guide = Guide(self._cv2, source)
             earlier, self._guide = self._guide, guide
             is_cut = False
             if earlier is None or self._history_CHW.shape != stylized_CHW.shape:
                 self._allocate(stylized_CHW.shape)
             else:
-                flow_px, expected_rgb = self._motion(guide, earlier)
-                weight, is_cut = self._weight(guide, expected_rgb, flow_px)
+                flow, expected = self._search(guide, earlier)
+                is_cut = self._is_cut(guide, expected)
                 if not is_cut:
-                    self._blend(stylized_CHW, flow_px, weight)
+                    self._set_gap(stylized_CHW, flow)
+                    weight = self._source_weight(guide, expected, flow) * self._painting_weight(guide)
+                    self._blend(stylized_CHW, weight)
             np.copyto(self._history_CHW, stylized_CHW)
             return is_cut
 
     def _allocate(self, shape: tuple[int, ...]) -> None:
         _, height, width = shape
         self._history_CHW = np.empty(shape, np.float32)
-        self._warped_CHW = np.empty(shape, np.float32)
+        self._gap_CHW = np.empty(shape, np.float32)
+        self._scratch = np.empty((2, height, width), np.float32)
         x_px, y_px = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
         self._grid = x_px, y_px
 
-    def _motion(self, guide: "_Guide", earlier: "_Guide") -> tuple[Picture, Picture]:
-        """Where each pixel of the guide was in the earlier one, (h, w, 2), and what it looked like, (h, w, 3).
-
-        What stands still has a flow of exactly 0.
-        """
-        if min(guide.luma.shape) < _SEARCH_SIDE_PX:
-            return np.zeros((*guide.luma.shape, 2), np.float32), earlier.rgb
-        flow_px: Picture = self._search.calc(guide.luma, earlier.luma, None)
-        expected_rgb = earlier.warped(flow_px)
-        limit = _MOTION_GAIN * guide.difference(expected_rgb) + np.float32(_MOTION_GAIN_OFFSET)
-        moves = (guide.difference(earlier.rgb) > limit).view(np.uint8)
-        flow_px *= moves[..., None]
-        self._cv2.copyTo(earlier.rgb, 1 - moves, expected_rgb)
-        return flow_px, expected_rgb
-
-    def _weight(self, guide: "_Guide", expected_rgb: Picture, flow_px: Picture) -> tuple[Picture, bool]:
-        """The product a m of every pixel of the guide, (h, w) in [0, 1], and whether another scene begins."""
+    def _is_cut(self, guide: Guide, expected: Picture) -> bool:
+        """Whether another scene begins. By standard deviations: a change of light alone is no cut."""
         cv2 = self._cv2
-        change = cv2.subtract(guide.rgb, expected_rgb)
-        # Standard deviations: a change of light alone is no cut.
-        remainder, contrast = (float(np.mean(cv2.meanStdDev(picture)[1])) for picture in (change, guide.rgb))
-        is_cut = remainder > max(_CUT_DEVIATION, _CUT_RATIO * contrast)
-        difference = guide.difference(expected_rgb)
-        weights = np.array([LUMA_WEIGHTS_BT709], np.float32)
-        light_change = cv2.blur(cv2.transform(change, weights), (_LIGHT_SIDE_PX, _LIGHT_SIDE_PX))
-        light = cv2.blur(cv2.transform(expected_rgb, weights), (_LIGHT_SIDE_PX, _LIGHT_SIDE_PX))
-        light_change /= light + np.float32(_DARKNESS)
-        exponent = np.square(difference * np.float32(1 / _DIFFERENCE))
+        change = cv2.subtract(guide.rgby, expected)
+        remainder, contrast = (float(np.mean(cv2.meanStdDev(picture)[1][:3])) for picture in (change, guide.rgby))
+        return remainder > max(_CUT_DEVIATION, _CUT_RATIO * contrast)
+
+    def _source_weight(self, guide: Guide, expected: Picture, flow: Picture) -> Picture:
+        """What the source says of a m, for every cell."""
+        cv2 = self._cv2
+        side = (_LIGHT_SIDE_CELLS, _LIGHT_SIDE_CELLS)
+        light = guide.mean_of_cells(cv2.extractChannel(expected, 3))
+        light_change = cv2.blur(guide.mean_of_cells(guide.luma) - light, side)
+        light_change /= cv2.blur(light, side) + np.float32(_DARKNESS)
+        exponent = np.square(guide.difference(expected) * np.float32(1 / _DIFFERENCE))
         exponent += np.square(light_change * np.float32(1 / _LIGHT_CHANGE))
         weight: Picture = cv2.exp(-exponent)
         weight *= self._share
-        weight[_leaves_the_picture(flow_px)] = 0
-        return weight, is_cut
+        weight[_leaves_the_picture(flow)] = 0
+        return weight
 
-    def _blend(self, stylized_CHW: Picture, flow_px: Picture, weight: Picture) -> None:
+    def _painting_weight(self, guide: Guide) -> Picture:
+        """0 where the network paints something else than it did, 1 where the same, for every cell."""
+        repainted = np.zeros(guide.cells, np.float32)
+        for gap in self._gap_CHW:
+            mean = self._cv2.resize(gap, guide.cells[::-1], interpolation=self._cv2.INTER_AREA)
+            repainted += np.square(self._cv2.blur(mean, (_REPAINTED_SIDE_CELLS, _REPAINTED_SIDE_CELLS)))
+        weight: Picture = self._cv2.exp(repainted * np.float32(-1 / (3 * (_REPAINTED * WHITE) ** 2)))
+        return weight
+
+    def _set_gap(self, stylized_CHW: Picture, flow: Picture) -> None:
+        """Keep W(S) - O, with W by cubic convolution where something moves."""
+        cv2 = self._cv2
+        for history, plane, gap in zip(self._history_CHW, stylized_CHW, self._gap_CHW, strict=True):
+            cv2.subtract(history, plane, gap)
+        if not flow.any():
+            return
+        height, width = stylized_CHW.shape[1:]
+        for axis, scale, wide_px in zip(
+            flow, (width / flow.shape[2], height / flow.shape[1]), self._scratch, strict=True
+        ):
+            cv2.resize(axis * np.float32(scale), (width, height), wide_px)
+        for part in _moving_parts(flow, (height, width)):
+            x_px, y_px = (cv2.add(wide[part], grid[part]) for wide, grid in zip(self._scratch, self._grid, strict=True))
+            for history, plane, gap in zip(self._history_CHW, stylized_CHW, self._gap_CHW, strict=True):
+                cv2.remap(history, x_px, y_px, cv2.INTER_CUBIC, gap[part], cv2.BORDER_REPLICATE)
+                cv2.subtract(gap[part], plane[part], gap[part])
+
+    def _blend(self, stylized_CHW: Picture, weight: Picture) -> None:
         """Write a m W(S) + (1 - a m) O over O."""
         cv2 = self._cv2
-        height, width = stylized_CHW.shape[1:]
-        self._warp(flow_px)
-        repainted = np.zeros_like(weight)
-        for plane, gap in zip(stylized_CHW, self._warped_CHW, strict=True):
-            cv2.subtract(gap, plane, gap)
-            small = cv2.resize(gap, weight.shape[::-1], interpolation=cv2.INTER_AREA)
-            repainted += np.square(cv2.blur(small, (_REPAINTED_SIDE_PX, _REPAINTED_SIDE_PX)))
-        weight = weight * cv2.exp(repainted * np.float32(-1 / (3 * (_REPAINTED * WHITE) ** 2)))
-        weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
-        for plane, gap in zip(stylized_CHW, self._warped_CHW, strict=True):
-            cv2.multiply(gap, weight, gap)
+        wide_weight = cv2.resize(weight, stylized_CHW.shape[:0:-1], self._scratch[0])
+        for plane, gap in zip(stylized_CHW, self._gap_CHW, strict=True):
+            cv2.multiply(gap, wide_weight, gap)
             cv2.add(plane, gap, plane)
             # Cubic convolution overshoots at edges.
             np.clip(plane, 0, WHITE, out=plane)
 
-    def _warp(self, flow_px: Picture) -> None:
-        """W(S): the history where the flow points, by cubic convolution, copied where nothing moves."""
-        cv2 = self._cv2
-        np.copyto(self._warped_CHW, self._history_CHW)
-        window = _moving_window(flow_px)
-        if window is None:
-            return
-        height, width = self._history_CHW.shape[1:]
-        scale = np.array([width / flow_px.shape[1], height / flow_px.shape[0]], np.float32)
-        flow_px = cv2.resize(flow_px * scale, (width, height), interpolation=cv2.INTER_LINEAR)
-        rows, columns = (
-            slice(math.floor(side.start * factor), math.ceil(side.stop * factor))
-            for side, factor in zip(window, scale[::-1].tolist(), strict=True)
-        )
-        x_px, y_px = (grid[rows, columns] + flow_px[rows, columns, axis] for axis, grid in enumerate(self._grid))
-        for earlier, warped in zip(self._history_CHW, self._warped_CHW, strict=True):
-            cv2.remap(earlier, x_px, y_px, cv2.INTER_CUBIC, warped[rows, columns], cv2.BORDER_REPLICATE)
 
-
-class _Guide:
-    """A source frame made small: what motion is searched on and differences are seen in.
-
-    Attributes:
-        rgb: (h, w, 3) float32 in [0, 1] and above for highlights.
-        luma: (h, w) uint8.
-    """
-
-    def __init__(self, cv2: Any, source: Sequence[NDArray[np.uint16]]) -> None:  # noqa: ANN401
-        height, width = source[0].shape
-        step = max(-(-max(height, width) // _GUIDE_SIDE_PX), 2 if max(height, width) > _WHOLE_SIDE_PX else 1)
-        size = -(-width // step), -(-height // step)
-        planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in source]
-        self._cv2 = cv2
-        self.rgb: Picture = np.multiply(cv2.merge(planes), np.float32(1 / WHITE), dtype=np.float32)
-        luma = cv2.transform(self.rgb, np.array([LUMA_WEIGHTS_BT709], np.float32))
-        self.luma: NDArray[np.uint8] = cv2.convertScaleAbs(luma, alpha=255)
-
-    def warped(self, flow_px: Picture) -> Picture:
-        """The colours where the flow points, (h, w, 3), bilinear."""
-        height, width = self.luma.shape
-        x_px = flow_px[..., 0] + np.arange(width, dtype=np.float32)
-        y_px = flow_px[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-        cv2 = self._cv2
-        picture: Picture = cv2.remap(self.rgb, x_px, y_px, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-        return picture
-
-    def difference(self, other_rgb: Picture) -> Picture:
-        """Mean absolute difference of the colours around each pixel, (h, w)."""
-        cv2 = self._cv2
-        mean = cv2.transform(cv2.absdiff(self.rgb, other_rgb), np.full((1, 3), 1 / 3, np.float32))
-        blurred: Picture = cv2.blur(mean, (_DIFFERENCE_SIDE_PX, _DIFFERENCE_SIDE_PX))
-        return blurred
-
-
-def _leaves_the_picture(flow_px: Picture) -> NDArray[np.bool_]:
-    """Where the flow points outside, (h, w)."""
-    height, width = flow_px.shape[:2]
-    x_px = flow_px[..., 0] + np.arange(width, dtype=np.float32)
-    y_px = flow_px[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-    is_outside: NDArray[np.bool_] = (x_px < 0) | (x_px > width - 1) | (y_px < 0) | (y_px > height - 1)
+def _leaves_the_picture(flow: Picture) -> NDArray[np.bool_]:
+    """Where the flow points outside, (ch, cw)."""
+    height, width = flow.shape[1:]
+    x = flow[0] + np.arange(width, dtype=np.float32)
+    y = flow[1] + np.arange(height, dtype=np.float32)[:, None]
+    is_outside: NDArray[np.bool_] = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
     return is_outside
 
 
-def _moving_window(flow_px: Picture) -> tuple[slice, slice] | None:
-    """Rows and columns around all that moves, with the pixel beside it that interpolation draws in."""
-    is_moving: NDArray[np.bool_] = np.any(flow_px, axis=-1)
-    sides = []
-    for axis in (1, 0):
-        places = np.flatnonzero(is_moving.any(axis=axis))
-        if not places.size:
-            return None
-        sides.append(slice(max(int(places[0]) - 1, 0), min(int(places[-1]) + 2, is_moving.shape[1 - axis])))
-    rows, columns = sides
-    return rows, columns
+def _moving_parts(flow: Picture, size: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of a picture of `size`, (H, W), that hold all cells that move, and one more on each side.
+
+    Interpolation draws those in. Each part is as wide as what moves in its band of rows.
+    """
+    is_moving: NDArray[np.bool_] = np.any(flow, axis=0)
+    num_rows, num_columns = is_moving.shape
+    row_px, column_px = size[0] / num_rows, size[1] / num_columns
+    for top in range(0, num_rows, _BAND_CELLS):
+        bottom = min(top + _BAND_CELLS, num_rows)
+        places = np.flatnonzero(is_moving[max(top - 1, 0) : bottom + 1].any(axis=0))
+        if places.size:
+            left, right = max(int(places[0]) - 1, 0), min(int(places[-1]) + 2, num_columns)
+            yield (
+                slice(math.floor(top * row_px), math.ceil(bottom * row_px)),
+                slice(math.floor(left * column_px), math.ceil(right * column_px)),
+            )
 
 
 @contextmanager
