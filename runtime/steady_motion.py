@@ -133,7 +133,8 @@ class MotionSearch:
             remainder = cv2.subtract(guide.luma, self._sampled(earlier.luma, flow))
             x, y = total(x_slope, remainder), total(y_slope, remainder)
             step_px = np.stack([(yy * x - xy * y) / determinant, (xx * y - xy * x) / determinant])
-            flow = flow + np.clip(step_px, -_LARGEST_STEP_PX, _LARGEST_STEP_PX) * np.float32(1 / _CELL_SIDE_PX)
+            np.clip(step_px, -_LARGEST_STEP_PX, _LARGEST_STEP_PX, out=step_px)
+            flow += step_px * np.float32(1 / _CELL_SIDE_PX)
             flow = np.stack([cv2.blur(axis, flow_side) for axis in flow])
         return flow
 
