@@ -53,7 +53,9 @@ _SMALLEST, _FASTEST, _LARGEST = (f"{width}x{height}" for width, height in DEFAUL
 @click.option("--fp16", is_flag=True, help="Half precision; norm statistics stay float32.")
 @click.option("--int8", is_flag=True, help="Convolutions in int8 where they stand it; needs --calibration.")
 @click.option(
-    "--calibration", type=click.Path(path_type=Path), help="Folder of pictures or clips that sets the int8 scales."
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Folder of pictures or clips like those to render; sets the int8 scales.",
 )
 @click.option("--size", type=_SIZE, help="Accept only this frame size. Default: any size.")
 @click.option("--style", help="Name sealed in the model. Default: that of the style picture.")
