@@ -18,6 +18,7 @@ from stylize.runtime.decode import Decoder, Item, VideoInfo
 from stylize.runtime.device import DeviceTensor
 from stylize.runtime.device_bridge import DeviceSession
 from stylize.runtime.encode import Encoder
+from stylize.runtime.extra_inputs import ExtraInputs
 from stylize.runtime.finish import Finish
 from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.network_pass import padded_size
@@ -178,6 +179,7 @@ class DeviceNetworkCase:
         dtype = np.float16 if contract.precision == "fp16" else np.float32
         # Not zeros: a GPU draws less power on them and clocks higher.
         self._picture = np.random.default_rng(0).uniform(black, white, (1, 3, height, width)).astype(dtype)
+        self._extras = ExtraInputs(contract).at(0.0, height=height, width=width)
 
     def __call__(self) -> Sequence[float]:
         """Seconds of each pass, one after the other."""
@@ -198,7 +200,7 @@ class DeviceNetworkCase:
             )
             for _ in range(self._num_frames):
                 begin.record(cuda_stream=cuda_stream)
-                runner.enqueue(source, target=target, cuda_stream=cuda_stream.handle)
+                runner.enqueue(source, target=target, cuda_stream=cuda_stream.handle, extras=self._extras)
                 end.record(cuda_stream=cuda_stream)
                 end.synchronize()
                 seconds.append(end.seconds_since(begin))
