@@ -261,7 +261,7 @@ PARTS: dict[str, tuple[float, Callable[[Path, float], dict[str, object]]]] = {
     "PyCUDA": (420, build_pycuda),
     "onnxruntime": (120, onnxruntime_cuda),
     "video": (120, video_engines),
-    "tests": (240, gpu_tests),
+    "tests": (360, gpu_tests),
     "kernels": (90, kernels),
     "networks": (420, networks),
     "memory": (240, memory),
