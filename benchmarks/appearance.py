@@ -36,11 +36,9 @@ class StyleStatistics:
 
     Attributes:
         grams: (octaves, F, F), F features: mean over pixels of the product of two features.
-        num_pictures: how many pictures were averaged.
     """
 
     grams: NDArray[np.float64]
-    num_pictures: int
 
 
 def _directional_kernels() -> list[FloatArray]:
@@ -96,7 +94,7 @@ def style_statistics(pictures: Sequence[Clip] | Clip) -> StyleStatistics:
         totals = np.stack(grams) if totals is None else totals + np.stack(grams)
     if totals is None:
         raise ValueError("style statistics need at least one picture")
-    return StyleStatistics(grams=totals / len(pictures), num_pictures=len(pictures))
+    return StyleStatistics(grams=totals / len(pictures))
 
 
 def gram_distance(statistics: StyleStatistics, reference: StyleStatistics) -> float:

@@ -189,9 +189,9 @@ def _loaded(names: Sequence[str], backends: Sequence[str], precisions: Sequence[
     with ExitStack() as stack:
         models = []
         for name, asked_backend, asked_precision in itertools.product(chosen, backends, precisions):
-            backend = automatic_backend()[0] if asked_backend == Backend.AUTO else Backend(asked_backend)
-            precision = ComputePrecision(asked_precision)
-            stylizer = stack.enter_context(Stylizer(open_artifact(name), backend=backend, precision=precision))
+            artifact, precision = open_artifact(name), ComputePrecision(asked_precision)
+            backend = automatic_backend(artifact)[0] if asked_backend == Backend.AUTO else Backend(asked_backend)
+            stylizer = stack.enter_context(Stylizer(artifact, backend=backend, precision=precision))
             models.append(ModelUnderTest(stylizer=stylizer, backend=backend, asked_precision=precision))
         labels = [model.label for model in models]
         repeated = sorted({label for label in labels if labels.count(label) > 1})

@@ -213,7 +213,8 @@ def _fidelity(
     artifacts = {
         _origin(model): model.stylizer.artifact
         for model in models
-        if model.stylizer.artifact.contract.precision == "fp32" and not model.stylizer.artifact.contract.is_int8
+        if model.stylizer.artifact.contract.precision == "fp32"
+        and not (model.stylizer.artifact.contract.is_int8 or model.stylizer.artifact.is_bare_engine)
     }
     exact: dict[tuple[str, ...], NDArray[np.uint8]] = {}
     rows = []

@@ -198,6 +198,8 @@ def _row(
 
 def _network_row(samples: Samples, model: ModelUnderTest, facts: ClipFacts, roof: MachineRoof) -> SpeedRow:
     row = _row("network", samples, list(itertools.chain(*samples)), model.identity, facts)
+    if model.stylizer.artifact.is_bare_engine:
+        return row  # no graph to count
     width_px, height_px = _network_size_px(model, facts)
     gflop = gflop_per_frame(model.stylizer.artifact.onnx_source(), width_px=width_px, height_px=height_px)
     # The roof is the CPU's: of a GPU's rate it says nothing.

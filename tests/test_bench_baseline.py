@@ -14,11 +14,13 @@ from stylize.benchmarks.baseline import eager_cases
 from stylize.benchmarks.cases import ModelUnderTest
 from stylize.benchmarks.results import EAGER
 from stylize.export.onnx_from_network import onnx_from_network, seal_contract
-from stylize.runtime.contract import ModelContract
+from stylize.runtime.contract import ModelContract, Precision
 from stylize.runtime.errors import ArtifactError, OptionError
 from stylize.runtime.runner import Backend
 from stylize.runtime.stylizer import Stylizer
+from stylize.train.checkpoint import Checkpoint, save_checkpoint
 from stylize.train.networks import build_network
+from stylize.train.style_network import StyleNetwork
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +29,28 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", ClipSpec(width=70, height=50, pts=range(3)))
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_network() -> StyleNetwork:
     torch.manual_seed(0)
     network = build_network("fast", {"width": 32})
     # Fresh norms all hold the same numbers, which the exporter stores once: make them differ as training does.
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    contract = ModelContract(network="fast(width=32)", style="random", size_multiple=network.facts.size_multiple)
-    path = tmp_path_factory.mktemp("model") / "random.onnx"
-    path.write_bytes(seal_contract(onnx_from_network(network, precision="fp32"), contract))
+    return network
+
+
+def export(path: Path, precision: Precision) -> Path:
+    network = random_network()
+    contract = ModelContract(
+        network="fast(width=32)", style="random", size_multiple=network.facts.size_multiple, precision=precision
+    )
+    path.write_bytes(seal_contract(onnx_from_network(network, precision=precision), contract))
     return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tmp_path_factory.mktemp("model") / "random.onnx", "fp32")
 
 
 def test_every_stage_is_timed_with_the_weights_of_the_model(exported: Path, clip: Path) -> None:
@@ -50,6 +62,28 @@ def test_every_stage_is_timed_with_the_weights_of_the_model(exported: Path, clip
         seconds = case()
         assert len(seconds) == 3
         assert np.all(np.asarray(seconds) > 0)
+
+
+def test_a_half_precision_file_is_taken_for_the_same_weights(clip: Path, tmp_path: Path) -> None:
+    network = random_network()
+    checkpoint = Checkpoint(
+        network=network.name,
+        options=dict(network.options),
+        weights=network.state_dict(),
+        style="random",
+        style_sha256="",
+        config={},
+        step=0,
+        elapsed_seconds=0.0,
+        losses={},
+        optimizer={},
+        random_state=torch.get_rng_state(),
+    )
+    save_checkpoint(checkpoint, tmp_path / "random.pth")
+    with Stylizer(export(tmp_path / "half.onnx", "fp16"), backend=Backend.ONNXRUNTIME) as stylizer:
+        model = ModelUnderTest(stylizer=stylizer, backend=Backend.ONNXRUNTIME)
+        cases = eager_cases(model, clip, checkpoint=tmp_path / "random.pth")
+    assert cases.precision == "fp32"
 
 
 def test_rejects_a_model_whose_network_is_not_ours(tmp_path: Path, clip: Path) -> None:

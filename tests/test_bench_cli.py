@@ -16,6 +16,8 @@ from stylize.benchmarks.command import bench
 from stylize.benchmarks.results import read_results
 from stylize.benchmarks.sintel import RECONET_SCENES
 from stylize.runtime.contract import ModelContract
+from stylize.runtime.errors import BackendUnavailableError
+from stylize.runtime.plan import EngineProfile, PlanHeader, write_plan
 
 SHORT = ("--backend", "onnxruntime", "--rounds", "1", "--frames", "4", "--quiet")
 
@@ -128,6 +130,25 @@ def test_sintel_brings_its_scenes_with_true_motion(folder: Path, tmp_path: Path)
     rows = [row for row in read_results(json_path).steadiness if row.flow == "ground truth" and not row.steady]
     assert {row.clip for row in rows} == {f"sintel {scene}" for scene in RECONET_SCENES}
     assert all(row.e_stab == 0.0 for row in rows)
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is there")
+def test_an_engine_is_measured_on_its_gpu_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    header = PlanHeader(
+        contract=ModelContract(network="affine", style="none", size_multiple=4),
+        builder="tensorrt",
+        builder_version="10.13.3.9",
+        gpu="NVIDIA A10",
+        compute_capabilities=("8.6",),
+        profile=EngineProfile(min=(1, 3, 64, 64), opt=(1, 3, 64, 96), max=(1, 3, 128, 128)),
+        precision="fp16",
+        verification={},
+    )
+    plan = tmp_path / "engine.plan"
+    write_plan(plan, header, onnx=(folder / "identity.onnx").read_bytes(), engine=b"ftrt")
+    arguments = ["--model", str(plan), "--clip", str(folder / "clip.mp4"), "--rounds", "1", "--quiet"]
+    with pytest.raises(BackendUnavailableError, match="NVIDIA driver"):
+        CliRunner().invoke(bench, arguments, catch_exceptions=False)
 
 
 def test_measures_at_another_size(folder: Path) -> None:
