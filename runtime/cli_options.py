@@ -197,7 +197,9 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
     ),
     "Encoding": (
         click.Option(["--codec"], metavar="NAME", help="FFmpeg video encoder.  [default: libx264]"),
-        click.Option(["--crf"], type=float, help="Constant quality, lower is better.  [default: 17 for libx264]"),
+        click.Option(
+            ["--crf"], type=float, help="Constant quality, lower is better.  [default: 17 for libx264, 22 for libx265]"
+        ),
         click.Option(
             ["--preset"],
             metavar="NAME",

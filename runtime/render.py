@@ -191,13 +191,15 @@ def join_folder(
 def render_pictures(run: Run, decoder: Decoder, output: PictureSequence) -> Result:
     """Render each frame to a picture of its own."""
     seconds = run(output.write)
+    description, notes = still_description(output.pattern.suffix, decoder.info.pix_fmt)
     return Result(
         num_frames=output.num_frames,
         size=(decoder.info.width, decoder.info.height),
-        encoder=still_description(output.pattern.suffix),
+        encoder=description,
         seconds=seconds,
         notes=(
             *decoder.notes,
+            *notes,
             *(f"{stream.type} track {stream.index} left out: pictures hold none" for stream in decoder.other_streams),
         ),
         problems=tuple(decoder.problems),
@@ -214,11 +216,12 @@ def render_still(network: Callable[[Frame], None], decoder: Decoder, output: Par
     seconds = StageSeconds(network=time.perf_counter() - started)
     write_still(frames[0], output)
     output.commit()
+    description, notes = still_description(output.target.suffix, decoder.info.pix_fmt)
     return Result(
         num_frames=1,
         size=(frames[0].width, frames[0].height),
-        encoder=still_description(output.target.suffix),
+        encoder=description,
         seconds=seconds,
-        notes=tuple(decoder.notes),
+        notes=(*decoder.notes, *notes),
         problems=tuple(decoder.problems),
     )

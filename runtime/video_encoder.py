@@ -37,14 +37,15 @@ _LOSSLESS_CODECS: Final = {"ffv1"}  # keep the source's pixel format, there is n
 # and makes files 6 to 8 % larger.
 _DEFAULT_OPTIONS: Final = {
     "libx264": {"crf": "17", "preset": "veryfast"},
-    "libx265": {"x265-params": "log-level=error"},  # it prints past every log
+    # Of x265 28 looks like x264's 23 (trac.ffmpeg.org/wiki/Encode/H.265), so 22 as 17. It prints past every log.
+    "libx265": {"crf": "22", "x265-params": "log-level=error"},
     # Constant quality as of x264's scale, which it resembles; not measured on a GPU yet.
     "h264_nvenc": {"rc": "vbr", "cq": "19"},
 }
 # Over them for who is watching: no frame waits for later ones. A connection holds less than a disk: crf of x264's own.
 _LIVE_OPTIONS: Final = {
     "libx264": {"crf": "23", "tune": "zerolatency"},
-    "libx265": {"tune": "zerolatency"},
+    "libx265": {"crf": "28", "tune": "zerolatency"},
     "libsvtav1": {"svtav1-params": "pred-struct=1"},  # low delay
     "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
     "h264_nvenc": {"zerolatency": "1", "delay": "0"},
@@ -62,7 +63,7 @@ class EncodeOptions:
     codec: str | None = None
     """FFmpeg's encoder name; by default libx264, or what the container needs."""
     crf: float | None = None
-    """Constant quality, lower is better; by default 17 for libx264, else the encoder's own."""
+    """Constant quality, lower is better; by default 17 for libx264, 22 for libx265, else the encoder's own."""
     preset: str | None = None
     """Speed against size, in the encoder's own words; by default veryfast for libx264, else its own."""
     pix_fmt: str | None = None

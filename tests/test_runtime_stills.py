@@ -51,8 +51,17 @@ def test_picture_of_every_kind(suffix: str, tolerance: int, identity: Path, tmp_
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
 def test_transparency_is_kept(suffix: str, identity: Path, tmp_path: Path) -> None:
     picture = smooth_rgba(*SIZE)
-    stylize_video(identity, write_png(tmp_path / "in.png", picture, "rgba"), tmp_path / f"out{suffix}")
+    report = stylize_video(identity, write_png(tmp_path / "in.png", picture, "rgba"), tmp_path / f"out{suffix}")
     assert np.array_equal(read_rgba(tmp_path / f"out{suffix}")[..., 3], picture[..., 3])
+    assert report.encoder.endswith("a" if suffix != ".webp" else "yuva420p")
+    assert not report.notes
+
+
+def test_transparency_that_is_lost_is_said(identity: Path, tmp_path: Path) -> None:
+    source = write_png(tmp_path / "in.png", smooth_rgba(*SIZE), "rgba")
+    assert stylize_video(identity, source, tmp_path / "out.jpg").notes == (
+        "transparency is lost: .jpg is written without",
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
@@ -69,7 +78,8 @@ def test_sixteen_bit_and_grey_pictures(identity: Path, tmp_path: Path) -> None:
     stylize_video(identity, write_png(tmp_path / "grey.png", grey, "gray"), tmp_path / "a.png")
     assert np.array_equal(read_frames(tmp_path / "a.png")[0][..., 1], grey)
     deep = np.repeat(np.linspace(0, 65535, 64).astype(np.uint16)[None, :, None], 48, axis=0).repeat(3, axis=2)
-    stylize_video(identity, write_png(tmp_path / "deep.png", deep, "rgb48be"), tmp_path / "b.png")
+    report = stylize_video(identity, write_png(tmp_path / "deep.png", deep, "rgb48be"), tmp_path / "b.png")
+    assert "16-bit source (rgb48be) written with 8 bits (rgb24)" in report.notes
     assert np.abs(read_frames(tmp_path / "b.png")[0] - deep / 257).max() <= 1
 
 
