@@ -70,6 +70,8 @@ class Case:
     check: Callable[[Path, Path], str]
     """From source and output to what was found; raises where that is wrong."""
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    target: str = ""
+    """Suffix of the output; by default that of the clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,7 @@ def run_self_test(cases: Sequence[Case] | None = None) -> Iterator[CaseResult]:
 
 def _run(case: Case, stylizer: Stylizer, folder: Path) -> CaseResult:
     clip = case.clip()
-    lossless = case.encode.codec == "ffv1"
-    source, target = folder / f"in{clip.suffix}", folder / ("out.mkv" if lossless else f"out{clip.suffix}")
+    source, target = folder / f"in{clip.suffix}", folder / f"out{case.target or clip.suffix}"
     _write(source, clip)
     try:
         stylize_video(stylizer, source, target, encode=case.encode)
@@ -229,6 +230,23 @@ def _check_codes(source: Path, target: Path) -> str:
     return f"{found.format.name} within {difference:.1f} code values"
 
 
+def _check_rgb(source: Path, target: Path) -> str:
+    """Compare what the network saw with the colours that the source's code values stand for (ITU-T H.273, 8.3)."""
+    found, coded = _frames(target)[0].to_ndarray(format="rgb24").astype(float), _frames(source)[0]
+    luma, blueness, redness = (
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width].astype(float)
+        for plane in coded.planes
+    )
+    red_share, blue_share = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}[coded.colorspace]
+    luma, blueness, redness = (luma - 16) / 219, (blueness - 128) / 224, (redness - 128) / 224
+    red, blue = luma + 2 * (1 - red_share) * redness, luma + 2 * (1 - blue_share) * blueness
+    green = (luma - red_share * red - blue_share * blue) / (1 - red_share - blue_share)
+    worst = np.abs(found - 255 * np.clip(np.dstack([red, green, blue]), 0, 1)).max()
+    if worst > _MAX_CODE_ERROR:
+        raise _FailedError(f"the network saw colours that are off by {worst:.1f} code values")
+    return f"the network saw the colours within {worst:.1f} code values"
+
+
 def _check_upright(_source: Path, target: Path) -> str:
     frame = _frames(target)[0]
     picture = frame.to_ndarray(format="rgb24").astype(int)
@@ -271,6 +289,16 @@ def _lossless(pix_fmt: str, color: Color) -> Case:
     )
 
 
+def _seen(color: Color) -> Case:
+    """A wrong matrix that is used both ways comes out right: what is in between is looked at as a picture."""
+    return Case(
+        name=f"{color.description}, as RGB",
+        clip=lambda: _Clip(pictures=[_bars()], suffix=".mkv", codec="ffv1", pix_fmt="yuv444p", color=color),
+        check=_check_rgb,
+        target=".png",
+    )
+
+
 _VARIABLE_TIMES: Final = (0, 40, 41, 90, 250, 251, 252, 700, 701, 1500)
 
 CASES: Final = (
@@ -288,6 +316,8 @@ CASES: Final = (
     _lossless("yuv420p", Color(matrix=1, is_full_range=True, primaries=1, transfer=1)),
     _lossless("yuv444p", _BT709),
     _lossless("yuv420p10le", _BT709),
+    _seen(_BT601),
+    _seen(_BT709),
     Case(
         name="rotation",
         clip=lambda: _Clip(pictures=[_quarters()] * 3, rotation_degrees=90),

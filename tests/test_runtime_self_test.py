@@ -107,13 +107,19 @@ def shear_odd_sizes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("stylize.runtime.video_encoder._grown", grown)
 
 
-COLORS = [name for name in NAMES if name.startswith("BT.")]
+def swap_matrices(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("stylize.runtime.color._SWSCALE_MATRIX", {1: 5, 6: 1})  # both ways
+
+
+COLORS = [name for name in NAMES if name.endswith("bits")]
+SEEN = [name for name in NAMES if name.endswith("as RGB")]
 BREAKS: list[tuple[Callable[[pytest.MonkeyPatch], None], list[str]]] = [
     (hold_first_picture, ["frame order"]),
     (count_frames, ["variable frame rate"]),
     (delay_sound, ["beep and flash"]),
     (drop_sound, ["beep and flash"]),
     (mix_matrices, COLORS),
+    (swap_matrices, SEEN),
     (mix_ranges, COLORS),
     (always_420, ["BT.709 limited, 4:4:4, 8 bits", "BT.709 limited, 4:2:0, 10 bits"]),
     (leave_lying, ["rotation"]),
