@@ -40,6 +40,8 @@ _DIFFERENCE_SIDE_CELLS: Final = 3
 # resampled, and noise is not mistaken for motion.
 _MOTION_GAIN: Final = 1.1
 _MOTION_GAIN_OFFSET: Final = 0.001
+# Flat parts up to this many cells wide move with what is around them.
+_FLAT_CELLS: Final = 25
 
 Picture = NDArray[np.float32]
 
@@ -106,8 +108,10 @@ class MotionSearch:
         expected = self._sampled(earlier.rgby, flow)
         limit = _MOTION_GAIN * guide.difference(expected) + np.float32(_MOTION_GAIN_OFFSET)
         is_moving = (guide.difference(earlier.rgby) > limit).view(np.uint8)
-        # Single cells that seem to move are noise.
-        is_moving = self._cv2.morphologyEx(is_moving, self._cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        cv2 = self._cv2
+        # Single cells that seem to move are noise; flat ones between others that move, as of a car's roof, move too.
+        is_moving = cv2.morphologyEx(is_moving, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        is_moving = cv2.morphologyEx(is_moving, cv2.MORPH_CLOSE, np.ones((_FLAT_CELLS, _FLAT_CELLS), np.uint8))
         flow *= is_moving
         stands = self._cv2.resize(1 - is_moving, guide.luma.shape[::-1], interpolation=self._cv2.INTER_NEAREST)
         self._cv2.copyTo(earlier.rgby, stands, expected)
