@@ -2,8 +2,9 @@
 
     python tests/gpu/measure_pipeline.py OUT.json [BACKENDS [SIZES [MODEL ...]]]
 
-Backends and sizes are separated by commas. The floors are those that `measure_networks.py` and `measure_kernels.py`
-found on the same machine, read from beside OUT.json where they are. `within` is the whole over its slowest stage.
+Backends and sizes are separated by commas. `within` is the whole over its slowest stage; `floor_ms` is what the parts
+of the network stage take alone, as `measure_networks.py` and `measure_kernels.py` found it on the same machine, where
+their results stand beside OUT.json.
 """
 
 import json
@@ -41,9 +42,9 @@ def main(target: Path, backends: str, sizes: str, models: list[str]) -> None:
             clip = enlarged(demo, folder / f"{size}.mp4", size)
             for artifact in given:
                 for backend in map(Backend, backends.split(",")):
-                    results.append(measured(artifact, backend, size, clip, folder / "out.mp4"))
-                    report = {"num_repeats": NUM_REPEATS, "results": results, "floors": floors(target.parent)}
-                    target.write_text(json.dumps(report, indent=2) + "\n")
+                    row = measured(artifact, backend, size, clip, folder / "out.mp4")
+                    results.append(row | {"floor_ms": floor_ms(artifact, size, target.parent)})
+                    target.write_text(json.dumps({"num_repeats": NUM_REPEATS, "results": results}, indent=2) + "\n")
 
 
 def half_precision(model: str, folder: Path) -> Artifact:
@@ -92,13 +93,26 @@ def measured(artifact: Artifact, backend: Backend, size: str, clip: Path, output
     }
 
 
-def floors(folder: Path) -> dict[str, Any]:
-    """What was measured of the parts alone."""
-    found = {}
-    for name in ("networks", "kernels"):
-        path = folder / f"{name}.json"
-        if path.is_file():
-            found[name] = json.loads(path.read_text())
+def floor_ms(artifact: Artifact, size: str, folder: Path) -> dict[str, float]:
+    """Copies, kernels and network of one picture, each alone; what was not measured is left out."""
+    width, height = map(int, size.split("x"))
+    surface_bytes, rgb_bytes = width * height * 3 / 2, width * height * 3 * 2
+    found: dict[str, float] = {}
+    if (folder / "kernels.json").is_file():
+        rates = json.loads((folder / "kernels.json").read_text())["results"].get(size, {})
+        for name, num_bytes in (
+            ("copy in", surface_bytes),
+            ("copy out", surface_bytes),
+            ("copy", surface_bytes + rgb_bytes),
+        ):
+            if rate := rates.get(f"{name}_gb_per_second"):
+                # A kernel reads the one and writes the other, as a copy at its rate would.
+                found["each colour kernel" if name == "copy" else name] = num_bytes / rate / 1e6
+    if (folder / "networks.json").is_file():
+        for row in json.loads((folder / "networks.json").read_text())["rows"]:
+            is_same = row["network"] == artifact.contract.network.partition("(")[0] and row["size"] == size
+            if is_same and row["what"].startswith("onnxruntime") and "p50_ms" in row:
+                found["network"] = row["p50_ms"]
     return found
 
 
