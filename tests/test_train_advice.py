@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from helpers.training import tiny_config
 from stylize.train import gatys, preflight
+from stylize.train.checkpoint import load_checkpoint, save_checkpoint
 from stylize.train.cli import main
 from stylize.train.diagnosis import diagnosis
 from stylize.train.loop import train
@@ -125,6 +127,40 @@ def test_optimisation_comes_nearer_to_the_style_than_the_photo(tmp_path: Path) -
     assert painted.shape[0] == 64
     source = cv2.resize(read_picture(content), painted.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(painted.astype(int) - source).mean() > 2
+
+
+def test_a_network_of_several_styles_is_judged_in_the_style_of_the_picture(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, steps=1)
+    other = config.style[0].with_name("other.png")
+    shutil.copy(config.style[0], other)
+    both = dataclasses.replace(config, style=(config.style[0], other), conditional=True)
+    train(both, tmp_path / "both.pth", resume=False, on_step=lambda _: None)
+    checkpoint = load_checkpoint(tmp_path / "both.pth")
+    for name, table in checkpoint.weights.items():
+        if table.ndim == 2 and name.endswith("bias"):
+            table[1] += 1  # the second style paints otherwise
+    save_checkpoint(checkpoint, tmp_path / "both.pth")
+    content = tmp_path / "photos" / "a.png"
+    content_errors = {
+        style.stem: gatys.losses_of_network(
+            tmp_path / "both.pth", content, dataclasses.replace(config, style=(style,))
+        ).terms["content"]
+        for style in both.style
+    }
+    assert content_errors[config.style[0].stem] != pytest.approx(content_errors["other"], rel=0.01)
+    with pytest.raises(ValueError, match=r"holds the styles .*, other; give one style picture called like one of them"):
+        gatys.losses_of_network(tmp_path / "both.pth", content, both)
+
+
+def test_optimisation_finds_a_bad_network_before_it_begins(tmp_path: Path) -> None:
+    content = tmp_path / "photos" / "a.png"
+    tiny_config(tmp_path)
+    result = _run(
+        tmp_path, "--optimize", str(content), "-o", str(tmp_path / "painted.png"), "--against", str(content)
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "iteration" not in result.output
+    assert not (tmp_path / "painted.png").exists()
 
 
 def test_optimisation_begins_at_the_photo_and_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

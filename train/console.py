@@ -118,11 +118,12 @@ def optimize_with_report(
     def report(losses: PictureLosses) -> None:
         click.echo(f"iteration {losses.iteration}: {losses.text()}", err=True)
 
+    beside = {checkpoint: losses_of_network(checkpoint, content, config) for checkpoint in against}
     reached = optimize_picture(content, config, output, device=device, on_report=report)
     for losses in reached:
         click.echo(f"{output}: {losses.iteration} iterations: {losses.text()}")
-    for checkpoint in against:
-        click.echo(f"{checkpoint}: {losses_of_network(checkpoint, content, config).text()}")
+    for checkpoint, losses in beside.items():
+        click.echo(f"{checkpoint}: {losses.text()}")
 
 
 class _StopBetweenSteps:

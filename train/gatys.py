@@ -92,15 +92,27 @@ def optimize_picture(
 def losses_of_network(checkpoint: Path, content: Path, config: TrainConfig) -> PictureLosses:
     """What a trained network reaches on the same picture with the same losses.
 
+    One of several styles paints in the one that is called as the style picture.
+
     Raises:
-        ValueError: not a checkpoint, or of a network that does not turn pictures into pictures.
+        ValueError: not a checkpoint, or none of its styles is called so.
     """
-    network = network_from_checkpoint(load_checkpoint(checkpoint))
+    loaded = load_checkpoint(checkpoint)
+    network = network_from_checkpoint(loaded)
+    mix = None
+    if network.num_styles > 1:
+        wanted = config.style[0].stem
+        if len(config.style) > 1 or wanted not in loaded.style_names:
+            raise ValueError(
+                f"{checkpoint}: holds the styles {', '.join(loaded.style_names)}; "
+                f"give one style picture called like one of them, got {', '.join(path.name for path in config.style)}"
+            )
+        mix = torch.eye(network.num_styles)[loaded.style_names.index(wanted)]
     source = _content_picture(content, config)
     height, width = source.shape[-2:]
     multiple = network.facts.size_multiple
     padded = torch.nn.functional.pad(source, (0, -width % multiple, 0, -height % multiple), mode="reflect")
-    stylized = network(padded)[..., :height, :width]
+    stylized = network(padded, mix)[..., :height, :width]
     target = StyleTarget(config, torch.device("cpu"), torch.float32)
     return _losses(0, picture_terms(config, target, stylized, source))
 
