@@ -88,7 +88,8 @@ def test_two_processes_write_what_one_writes(
     assert ", process 1: ONNX Runtime" in report.backend
     assert seen == sorted(seen)
     alone_frames, parts_frames = (read_frames(tmp_path / f"{kind}.mkv") for kind in ("alone", "parts"))
-    assert np.array_equal(np.stack(alone_frames), np.stack(parts_frames))
+    difference = np.abs(np.stack(alone_frames).astype(int) - np.stack(parts_frames))
+    assert difference.max() <= (1 if finish.steady else 0)  # what steadying remembers fades, it does not end
     assert frame_times(tmp_path / "alone.mkv") == frame_times(tmp_path / "parts.mkv")
     if spec.sound_start_seconds is not None:
         sounds = [packets_of(tmp_path / f"{kind}.mkv", "audio") for kind in ("alone", "parts")]
