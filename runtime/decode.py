@@ -312,7 +312,8 @@ class Decoder:
                     self._last_end_seconds = max(self._last_end_seconds, end)
                 yield packet
         except av.FFmpegError as error:
-            self.problems.append(f"reading stopped after {self._last_end_seconds:.2f} s: {error.strerror}")
+            why = "nothing came for too long" if isinstance(error, av.ExitError) else error.strerror
+            self.problems.append(f"reading stopped after {self._last_end_seconds:.2f} s: {why}")
 
     def _frames(self, packet: "Packet[Stream] | None") -> Iterator[TimedPicture]:
         """Frames of one packet, or with None the last ones still inside the decoder."""

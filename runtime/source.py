@@ -113,7 +113,8 @@ def open_source(
             options.setdefault("rtsp_flags", "prefer_tcp")  # pictures with holes are of no use to anybody
         timeout = _TIMEOUT_SECONDS if scheme else None
         if is_live(source):
-            timeout = _LISTENING_TIMEOUT_SECONDS if "listen" in options else _LIVE_TIMEOUT_SECONDS
+            waits = "listen" in options or scheme in {"udp", "rtp"}
+            timeout = _LISTENING_TIMEOUT_SECONDS if waits else _LIVE_TIMEOUT_SECONDS
         return Source(
             av.open(name, format=device, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel)
         )
