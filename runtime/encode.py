@@ -148,7 +148,8 @@ class Encoder:
     def _start(self) -> None:
         """Open the encoder where no picture did, write the header, and what had to wait for it."""
         width, height = self.size
-        with self._reported(f"{self.description} refuses {width}x{height}, {self._info.time_base} s per tick: "):
+        refuses = f"{self.description} refuses {width}x{height}, {self._info.time_base} s per tick: "
+        with self._reported("" if isinstance(self._output, StreamOutput) else refuses):  # which connects here
             self._container.start_encoding()
         self._is_started = True
         early, self._early = self._early, []
