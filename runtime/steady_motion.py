@@ -38,8 +38,8 @@ _FLOW_SIDE_CELLS: Final = 3
 _DIFFERENCE_SIDE_CELLS: Final = 3
 # Motion must explain the source this much better than standing still, else nothing moves: still parts are then not
 # resampled, and noise is not mistaken for motion.
-_MOTION_GAIN: Final = 1.1
-_MOTION_GAIN_OFFSET: Final = 0.001
+_MOTION_GAIN: Final = 1.2
+_MOTION_GAIN_OFFSET: Final = 0.002
 # Flat parts up to this many cells wide move with what is around them.
 _FLAT_CELLS: Final = 25
 
