@@ -159,13 +159,13 @@ def free_port(kind: socket.SocketKind) -> int:
 RECEIVE = """
 import sys, av
 print("ready", flush=True)
-with av.open(sys.argv[1], options=dict(pair.split("=") for pair in sys.argv[2:]), timeout=(20, 5)) as container:
+with av.open(sys.argv[1], options=dict(pair.split("=") for pair in sys.argv[2:]), timeout=(20, 2)) as container:
     video = container.streams.video[0]
     try:
         for packet in container.demux(video):
             if packet.size:
                 print(float(packet.pts * packet.time_base), int(packet.is_keyframe), packet.pts == packet.dts)
-    except OSError:
+    except av.FFmpegError:
         pass  # nobody says goodbye
 """
 
@@ -177,8 +177,7 @@ def test_stream_goes_out_at_its_own_speed(
     source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(0, 60, 2)))  # 2.4 s at 12.5 frames per second
     port = free_port(socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM)
     address = f"{scheme}://127.0.0.1:{port}{path}"
-    listening = f"{address}?timeout=1000000" if scheme == "udp" else address
-    command = [sys.executable, "-c", RECEIVE, listening, *options]
+    command = [sys.executable, "-c", RECEIVE, address, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
         assert receiver.stdout is not None
         assert receiver.stdout.readline() == "ready\n"
