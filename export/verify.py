@@ -179,9 +179,11 @@ def check_floor(results: Iterable[FrameFidelity], precision: EnginePrecision) ->
     """Refuse a model that differs too much from its network.
 
     Raises:
-        ValueError: a frame that tells something is below the floor of this precision, or any is not finite.
+        ValueError: a frame that tells something is below the floor of this precision, any is not finite, or none
+            tells anything.
     """
     floor = FLOORS[precision]
+    results = list(results)
     for result in results:
         if math.isfinite(result.max_abs_error) and not result.is_telling:
             continue
@@ -192,6 +194,12 @@ def check_floor(results: Iterable[FrameFidelity], precision: EnginePrecision) ->
                 f"max error {result.max_abs_error:.2e} (at most {floor.max_abs_error:g}), "
                 f"PSNR {result.psnr_db:.1f} dB (at least {floor.psnr_db:g}); nothing was written"
             )
+    if not any(result.is_telling for result in results):
+        raise ValueError(
+            f"on all {len(results)} frames a tiny change comes out more than {_LARGEST_GROWTH:g} times larger, so "
+            "nothing can be proven of this network: train it longer, or give pictures with --frames; "
+            "nothing was written"
+        )
 
 
 def _padded(frame_HWC: FrameHWC, contract: ModelContract) -> NDArray[np.float32]:

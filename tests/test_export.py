@@ -126,7 +126,10 @@ def test_floor_refuses_nan_and_noise(figures: dict[str, float]) -> None:
 
 def test_a_frame_of_which_the_network_makes_noise_excuses_rounding_but_not_nan() -> None:
     noise = FrameFidelity(name="one pixel", width=1, height=1, max_abs_error=0.1, psnr_db=21.7, growth=6e5)
-    check_floor([noise], "fp32")
+    telling = FrameFidelity(name="scene", width=8, height=8, max_abs_error=1e-6, psnr_db=130.0)
+    check_floor([noise, telling], "fp32")
+    with pytest.raises(ValueError, match=r"on all 1 frames a tiny change .* nothing can be proven"):
+        check_floor([noise], "fp32")
     with pytest.raises(ValueError, match="differs from the network on 'one pixel'"):
         check_floor([dataclasses.replace(noise, max_abs_error=float("nan"))], "fp32")
     good = FrameFidelity(name="a", width=8, height=8, max_abs_error=1e-4, psnr_db=80.0)
