@@ -81,6 +81,7 @@ class Decoder:
         self.arrived = 0.0
         """When the last packet came, by `time.perf_counter`."""
         self._opened, self._continuity = time.perf_counter(), Continuity()
+        self._arrival_ms = -1  # of the last frame that had no time of its own, after opening
         self._last_seconds: Fraction | None = None  # time of the last frame
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
         self._info: VideoInfo | None = None
@@ -319,7 +320,9 @@ class Decoder:
         """Frames of one packet, or with None the last ones still inside the decoder."""
         for picture in self._pictures.decode(packet):
             if self.is_live and picture.pts is None and picture.dts is None:
-                picture.pts = round((self.arrived - self._opened) / self._time_base)
+                # In whole milliseconds, all different: Matroska and FLV know no shorter time.
+                self._arrival_ms = max(round((self.arrived - self._opened) * 1000), self._arrival_ms + 1)
+                picture.pts = round(self._arrival_ms / (1000 * self._time_base))
             picture.time_base = self._time_base  # PyAV leaves it unset on the last ones
             yield from self._frames_of(self._filter.push(filterable(picture, self._filter)))
 

@@ -21,6 +21,7 @@ from helpers.clips import ClipSpec, frame_times, numbered_frame, write_clip
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, Stylizer, stylize_video
 from stylize.runtime.clock import Continuity
+from stylize.runtime.decode import Decoder
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
 from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.live import NewestFrame
@@ -259,9 +260,9 @@ def test_stream_without_times_gets_those_of_arrival(identity: Path, tmp_path: Pa
     def serve() -> None:
         connection, data = server.accept()[0], source.read_bytes()
         with connection:
-            for step in range(51):  # 1.5 s for what lasts 4 s by its header
-                connection.sendall(data[len(data) * step // 50 : len(data) * (step + 1) // 50])
-                time.sleep(0.03)
+            for step in range(6):  # bursts, in 1.2 s, of what lasts 4 s by its header
+                connection.sendall(data[len(data) * step // 6 : len(data) * (step + 1) // 6])
+                time.sleep(0.2)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
@@ -271,6 +272,14 @@ def test_stream_without_times_gets_those_of_arrival(identity: Path, tmp_path: Pa
     times = frame_times(target)
     assert times == sorted(set(times))
     assert times[-1] < 3
+
+
+def test_times_of_arrival_are_all_different(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.h264", ClipSpec(pts=range(50)))
+    with Decoder(source, is_live=True) as decoder:
+        milliseconds = [round(1000 * item.pts * item.time_base) for item in decoder if isinstance(item, TimedPicture)]
+    assert len(milliseconds) == 50
+    assert milliseconds == sorted(set(milliseconds))
 
 
 def test_times_go_on_where_a_sender_starts_anew() -> None:
