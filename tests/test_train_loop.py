@@ -83,6 +83,21 @@ def test_starts_from_the_weights_of_another_training(tmp_path: Path) -> None:
         _train(tmp_path, "third.pth", network="reconet", start_from=tmp_path / "first.pth")
 
 
+@pytest.mark.parametrize(("slower_wide_layers", "expected_rate"), [(True, 0.001 * 600 / 3888), (False, 0.001)])
+def test_wide_layers_learn_as_much_slower_as_they_are_wide(
+    tmp_path: Path, slower_wide_layers: bool, expected_rate: float
+) -> None:
+    changes = {"network": "reconet", "slower_wide_layers": slower_wide_layers, "decay": False}
+    start = _train(tmp_path, "start.pth", steps=1, learning_rate=1e-8, **changes)
+    step = _train(
+        tmp_path, "x.pth", steps=1, learning_rate=0.001, start_from=tmp_path / "start.pth", **changes
+    )  # Adam's first step moves each weight by its learning rate
+    output, inside = "decoder.4.conv.weight", "encoder.1.conv.conv.weight"
+    for name, rate in ((output, expected_rate), (inside, 0.001)):
+        moved = (step.weights[name] - start.weights[name]).abs()
+        assert moved.max().item() == pytest.approx(rate, rel=0.01)
+
+
 def test_preview_shows_four_columns(tmp_path: Path) -> None:
     _train(tmp_path, steps=1, preview_every=1)
     preview = cv2.imread(str(tmp_path / "x-preview.jpg"))

@@ -87,6 +87,9 @@ class TrainConfig:
     variation_weight: float = _option(5.0, "Weight of total variation: smoother flats.")
     diversity_weight: float = _option(0.3, "texture: weight of pictures of different noise being alike.")
     learning_rate: float = _option(2e-3, "Adam's highest learning rate.")
+    slower_wide_layers: bool = _option(
+        True, "Divide the learning rate of layers that sum over more than 600 inputs: no blobs from wide networks."
+    )
     decay: bool = _option(True, "Warm up, then lower the learning rate by half a cosine; else it stays.")
     gradient_clip: float = _option(10.0, "Largest norm of the gradient; 0 for any.")
     seed: int = _option(0, "Seed of the initial weights and of the data.")

@@ -23,6 +23,7 @@ from stylize.train.loading import BatchShare, batch_of, pair_loader
 from stylize.train.networks import build_network
 from stylize.train.noise_pairs import NoisePairs
 from stylize.train.objective import Objective
+from stylize.train.optimizer import learning_rate, make_optimizer, set_learning_rate
 from stylize.train.preview import preview_sheet, write_picture
 from stylize.train.process_group import ProcessGroup
 from stylize.train.style_network import StyleNetwork
@@ -31,7 +32,6 @@ __all__ = ["Progress", "TrainingDivergedError", "train"]
 
 logger = logging.getLogger(__name__)
 
-_WARMUP_SHARE = 0.02  # of the run, learning rate rising linearly
 _NUM_PREVIEW_PAIRS = 4
 _PREVIEW_SEED = 2**31  # pairs that no training seed below it draws
 _LOSS_MEMORY = 0.98  # reported losses are means over about 50 steps
@@ -109,13 +109,13 @@ def _train(
     losses_of = group.share(_Losses(state.network, objective))
     with Board(config.tensorboard if group.is_first else None, first_step=state.step) as board:
         while (fraction := group.from_first(_fraction(config, state))) < 1:
-            for settings in state.optimizer.param_groups:
-                settings["lr"] = config.learning_rate * (_schedule(fraction) if config.decay else 1.0)
+            rate = learning_rate(config, fraction)
+            set_learning_rate(state.optimizer, rate)
             losses = _step(state, passes, losses_of, config, group)
             state.step += 1
             state.elapsed_seconds = time.monotonic() - started
             state.losses = _smoothed(state.losses, losses)
-            board.scalars(state.step, losses | {"learning_rate": state.optimizer.param_groups[0]["lr"]})
+            board.scalars(state.step, losses | {"learning_rate": rate})
             if _is_stopped(on_step, _progress(state, config), group):
                 _save(state, config, output, group)  # between two steps, so that going on from here loses nothing
                 raise KeyboardInterrupt
@@ -232,7 +232,7 @@ def _initial_state(config: TrainConfig, device: torch.device) -> _State:
     style_names, style_sha256 = _styles(config)
     return _State(
         network=network,
-        optimizer=torch.optim.Adam(network.parameters(), lr=config.learning_rate),
+        optimizer=make_optimizer(network, config),
         style_names=style_names,
         style_sha256=style_sha256,
     )
@@ -332,13 +332,6 @@ def _fraction(config: TrainConfig, state: _State) -> float:
         return state.elapsed_seconds / (config.minutes * 60)
     assert config.num_steps is not None
     return state.step / config.num_steps
-
-
-def _schedule(fraction: float) -> float:
-    """Factor of the learning rate: linear rise, then half a cosine down to nearly nothing."""
-    if fraction < _WARMUP_SHARE:
-        return 0.1 + 0.9 * fraction / _WARMUP_SHARE
-    return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * (fraction - _WARMUP_SHARE) / (1 - _WARMUP_SHARE)))
 
 
 def _smoothed(before: dict[str, float] | None, now: dict[str, float]) -> dict[str, float]:
