@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers.training import tiny_vgg_weights
+from helpers.training import tiny_config, tiny_vgg_weights
 from stylize.train import loss_network
 from stylize.train.loss_network import (
     LossNetwork,
@@ -21,6 +21,8 @@ from stylize.train.loss_network import (
     loss_weights_from_hub,
     usable_layers,
 )
+from stylize.train.scenes import draw_scene
+from stylize.train.style_target import StyleTarget
 
 
 def test_features_have_the_sizes_and_channels_of_their_layers() -> None:
@@ -125,3 +127,15 @@ def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(loss_network._URLS, "vgg19", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
     with pytest.raises(ValueError, match=r"give a file with --loss-weights, or put that file at .*checkpoints"):
         loss_weights_from_hub()
+
+
+def test_flat_content_does_not_make_every_stroke_a_disaster(tmp_path: Path) -> None:
+    target = StyleTarget(tiny_config(tmp_path), torch.device("cpu"), torch.float32)
+    strokes = torch.from_numpy(draw_scene(5, height=64, width=64).copy()).permute(2, 0, 1)[None].float() / 255
+    asphalt = (
+        0.02 * strokes + torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    ).contiguous()  # the loss network's zero
+    mix = torch.ones(1, 1)
+    on_asphalt = target.losses(strokes, asphalt, mix)["content"].item()
+    on_picture = target.losses(strokes, strokes.flip(3), mix)["content"].item()
+    assert on_asphalt < 50 * on_picture

@@ -43,6 +43,8 @@ def test_content_loss_is_relative_to_the_energy_of_the_content() -> None:
     content = _random(1, 4, 6, 6)
     assert content_loss(1.5 * content, content).item() == pytest.approx(0.25)
     assert content_loss(150 * content, 100 * content).item() == pytest.approx(0.25)
+    energy = content.square().mean().item()
+    assert content_loss(1.5 * content, content, least_energy=10 * energy).item() == pytest.approx(0.025)
 
 
 def test_total_variation_of_a_slope() -> None:

@@ -83,13 +83,22 @@ def diversity_loss(pictures_NCHW: Tensor) -> Tensor:
     return -0.5 * nearest_N.clamp_min(1e-6).log().mean()
 
 
-def content_loss(features_NCHW: Tensor, content_NCHW: Tensor, *, form: LossForm = "relative") -> Tensor:
-    """Mean squared error of the features; in the relative form over the energy of the content's own."""
+def content_loss(
+    features_NCHW: Tensor, content_NCHW: Tensor, *, form: LossForm = "relative", least_energy: float = 1e-8
+) -> Tensor:
+    """Mean squared error of the features; in the relative form over the energy of the content's own.
+
+    Args:
+        features_NCHW: of the stylized pictures.
+        content_NCHW: of the pictures as they were.
+        form: `relative`; `summed` and `mean` are both the plain mean.
+        least_energy: what counts as the content's energy where it has less, in the relative form.
+    """
     error_N = _at_least_float32(features_NCHW - content_NCHW).square().mean(dim=(1, 2, 3))
     if form != "relative":
         return error_N.mean()
     energy_N = _at_least_float32(content_NCHW).square().mean(dim=(1, 2, 3))
-    return (error_N / energy_N.clamp_min(1e-8)).mean()
+    return (error_N / energy_N.clamp_min(least_energy)).mean()
 
 
 def total_variation_loss(pictures_NCHW: Tensor, *, form: LossForm = "relative") -> Tensor:
