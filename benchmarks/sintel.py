@@ -1,8 +1,9 @@
 """MPI-Sintel: rendered film with true motion, read from its folders as they are unpacked.
 
-Read are `training/final/SCENE/frame_0001.png`, `training/flow/SCENE/frame_0001.flo` and
-`training/occlusions/SCENE/frame_0001.png`, not black where a pixel of frame 1 is hidden in frame 2; flow and masks
-end one frame early. `albedo`, `clean`, `flow_viz` and `invalid` lie beside them.
+Read are `training/final/SCENE/frame_0001.png`, `training/flow/SCENE/frame_0001.flo` and two masks of the same name:
+`training/occlusions/...`, not black where a pixel of frame 1 is hidden in frame 2, and, where it is there,
+`training/invalid/...`, not black where the flow is not known. Flow and masks end one frame early. `albedo`, `clean` and
+`flow_viz` lie beside them.
 Source: Butler et al., "A naturalistic open source movie for optical flow evaluation" (ECCV 2012).
 """
 
@@ -95,16 +96,19 @@ def read_sintel_scene(folder: Path, scene: str) -> ReferenceClip:
     for index, path in enumerate(paths[:-1]):
         flow_path = root / "flow" / scene / f"{path.stem}.flo"
         flow_px = read_flo(flow_path)
-        hidden = read_picture(root / "occlusions" / scene / path.name, cv2.IMREAD_GRAYSCALE)
-        sizes = {array.shape[:2] for array in (frames[index], frames[index + 1], flow_px, hidden)}
+        masks = [root / "occlusions" / scene / path.name]
+        if (invalid := root / "invalid" / scene / path.name).is_file():
+            masks.append(invalid)
+        left_out = [read_picture(mask, cv2.IMREAD_GRAYSCALE) for mask in masks]
+        sizes = {array.shape[:2] for array in (frames[index], frames[index + 1], flow_px, *left_out)}
         if len(sizes) > 1:
-            raise InputMediaError(flow_path, f"is of another size than its frames and mask: {sorted(sizes)}")
+            raise InputMediaError(flow_path, f"is of another size than its frames and masks: {sorted(sizes)}")
         motions.append(
             PairMotion(
                 target_index=index,
                 reference_index=index + 1,
                 flow_px=flow_px,
-                visible=_inside(flow_px) & (hidden == 0),
+                visible=_inside(flow_px) & (np.maximum.reduce(left_out) == 0),
             )
         )
     return ReferenceClip(

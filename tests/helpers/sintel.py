@@ -18,12 +18,13 @@ def write_flo(path: Path, flow_px: np.ndarray) -> None:
 def write_scene(root: Path, scene: str, *, shift_px: int) -> None:
     """Three frames of a picture that moves right, in the folders that MPI-Sintel-complete.zip unpacks to.
 
-    Flow and masks are of frames 1 and 2. What is not read holds what would be an error if it were.
+    Flow and masks are of frames 1 and 2. What is not read holds what would be an error if it were. In the upper left
+    corner the flow is wrong, and the masks of what is not known say so.
     """
-    for unread in ("training/albedo", "training/clean", "training/flow_viz", "training/invalid", "test/final"):
+    for unread in ("training/albedo", "training/clean", "training/flow_viz", "test/final"):
         (root / unread / scene).mkdir(parents=True)
         (root / unread / scene / "frame_0001.png").write_bytes(b"not a picture")
-    folders = {kind: root / "training" / kind / scene for kind in ("final", "flow", "occlusions")}
+    folders = {kind: root / "training" / kind / scene for kind in ("final", "flow", "occlusions", "invalid")}
     for folder in folders.values():
         folder.mkdir(parents=True)
     wide = (generated_scenes(num_frames=1)[0].frames()[0] * 255).round().astype(np.uint8)
@@ -33,6 +34,10 @@ def write_scene(root: Path, scene: str, *, shift_px: int) -> None:
         cv2.imwrite(str(folders["final"] / f"frame_{number:04}.png"), picture)
     flow_px = np.zeros((120, 100, 2), np.float32)
     flow_px[..., 0] = shift_px
+    flow_px[:20, :20] = 7
+    unknown = np.zeros((120, 100), np.uint8)
+    unknown[:20, :20] = 255
     for number in range(1, 3):
         write_flo(folders["flow"] / f"frame_{number:04}.flo", flow_px)
         cv2.imwrite(str(folders["occlusions"] / f"frame_{number:04}.png"), np.zeros((120, 100), np.uint8))
+        cv2.imwrite(str(folders["invalid"] / f"frame_{number:04}.png"), unknown)
