@@ -100,7 +100,7 @@ def read_sintel_scene(folder: Path, scene: str) -> ReferenceClip:
         if (invalid := root / "invalid" / scene / path.name).is_file():
             masks.append(invalid)
         left_out = [read_picture(mask, cv2.IMREAD_GRAYSCALE) for mask in masks]
-        sizes = {array.shape[:2] for array in (frames[index], frames[index + 1], flow_px, *left_out)}
+        sizes = {flow_px.shape[:2], *(array.shape[:2] for array in (frames[index], frames[index + 1], *left_out))}
         if len(sizes) > 1:
             raise InputMediaError(flow_path, f"is of another size than its frames and masks: {sorted(sizes)}")
         motions.append(

@@ -145,7 +145,7 @@ def plan_from_onnx(
             verification={"onnx": figures_of(onnx.results)},
         )
         frames = _frames_for(header, given_frames or {})
-        results, not_proven = _run_engine(header, onnx, built.data, frames)
+        results, not_proven = _run_engine(header, artifact, onnx, built.data, frames)
         if results:
             check_floor(results, options.precision)
             header = dataclasses.replace(header, verification=header.verification | {"engine": figures_of(results)})
@@ -196,7 +196,7 @@ def _compatibility(gpu: Gpu | None) -> HardwareCompatibility:
 
 
 def _run_engine(
-    header: PlanHeader, onnx: ProvenOnnx, engine: bytes, frames: dict[str, NDArray[uint8]]
+    header: PlanHeader, exact: Artifact, onnx: ProvenOnnx, engine: bytes, frames: dict[str, NDArray[uint8]]
 ) -> tuple[list[FrameFidelity], str]:
     """Results of the engine on this machine's GPU, or none and the reason."""
     try:
@@ -212,7 +212,7 @@ def _run_engine(
         model.write_bytes(onnx.data)
         plan.write_bytes(pack_plan(header, onnx=onnx.data, engine=engine)[1])
         try:
-            return list(compare_engine(open_artifact(model), open_artifact(plan), frames)), ""
+            return list(compare_engine(exact, open_artifact(model), open_artifact(plan), frames)), ""
         except BackendUnavailableError as error:
             return [], str(error)
 

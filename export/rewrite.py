@@ -191,15 +191,12 @@ def _fold_affine(graph: ir.Graph, conv: ir.Node) -> bool:
     if source is before or source is None or (offset.any() and mode not in ("none", "reflect", "edge", "wrap")):
         return False
     emit = _Emitter(graph, conv)
-    name = conv.inputs[1].name if conv.inputs[1] is not None else ""
     scaled = weight * scale[:, None, None]
     shift = np.einsum("ocyx,c->o", weight.astype(np.float64), offset) + (0.0 if bias is None else bias)
-    conv.replace_input_with(1, emit.constant(scaled.astype(weight.dtype), f"{name}_scaled"))
-    if bias is not None:
-        conv.replace_input_with(2, emit.constant(shift.astype(weight.dtype), f"{name}_shift"))
-    elif offset.any():
+    emit.replace_constant(1, scaled.astype(weight.dtype), "scaled")
+    if bias is not None or offset.any():
         conv.resize_inputs(3)
-        conv.replace_input_with(2, emit.constant(shift.astype(weight.dtype), f"{name}_shift"))
+        emit.replace_constant(2, shift.astype(weight.dtype), "shift")
     pad = before.consumers()[0] if before is not None else conv
     pad.replace_input_with(0, source)
     return True
@@ -234,6 +231,14 @@ class _Emitter:
         )
         self._graph.register_initializer(value)
         return value
+
+    def replace_constant(self, index: int, array: NDArray[np.generic], name: str) -> None:
+        """Give the node another constant, named as the old one if nothing else reads that: names tell layers."""
+        old = self._node.inputs[index]
+        if old is not None and old.name is not None and len(old.uses()) == 1:
+            old.const_value = ir.Tensor(array, name=old.name)
+        else:
+            self._node.replace_input_with(index, self.constant(array, name))
 
     def slice(self, value: ir.Value, spans: list[tuple[int, int]], *, axes: list[int]) -> ir.Value:
         """Part of `value`, from first to before last along each axis."""

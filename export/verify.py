@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from stylize.runtime.artifact import open_artifact
-from stylize.runtime.contract import NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract
+from stylize.runtime.contract import NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract, Precision
 from stylize.runtime.demo import draw_demo_frames
 from stylize.runtime.extra_inputs import ExtraInputs, Extras
 from stylize.runtime.network_pass import padded_size, reflect_pad
@@ -40,7 +40,8 @@ FrameHWC = NDArray[np.uint8]
 
 # On pictures and noise trained networks make a change 2 to 10 times larger, on a patch of 3x5 px up to 900 times.
 _LARGEST_GROWTH = 100.0
-_TINY_CHANGE = 1e-6
+# Of the range; in half precision two or more steps between neighbouring numbers.
+_TINY_CHANGES: Mapping[Precision, float] = {"fp32": 1e-6, "fp16": 2e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +97,24 @@ def figures_of(results: Sequence[FrameFidelity]) -> dict[str, float]:
 
 
 def growth_of_a_tiny_change(
-    paint: Callable[[NDArray[np.float32]], NDArray[np.float32]], frame: NDArray[np.float32], *, white: float = 1.0
+    paint: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    frame: NDArray[np.float32],
+    *,
+    precision: Precision = "fp32",
+    white: float = 1.0,
 ) -> float:
-    """Largest difference between what is painted of two frames that differ by 1e-6 everywhere, over that.
+    """Largest difference between what is painted of two frames that differ by a millionth everywhere, over that.
 
     Args:
         paint: gives RGB in [0, 1].
         frame: RGB in [0, white], of any shape that `paint` takes.
+        precision: what it is painted in; half precision takes a larger change.
         white: the largest value of `frame`.
     """
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), frame.shape)
-    change = paint((frame + signs * white * _TINY_CHANGE).astype(np.float32)) - paint(frame)
-    return float(np.abs(change).max()) / _TINY_CHANGE
+    tiny = _TINY_CHANGES[precision]
+    change = paint((frame + signs * white * tiny).astype(np.float32)) - paint(frame)
+    return float(np.abs(change).max()) / tiny
 
 
 def is_off(error: NDArray[np.float32]) -> bool:

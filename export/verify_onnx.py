@@ -1,7 +1,6 @@
 """Proof that a model made from an ONNX file paints what that file paints, and so does its engine."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -45,18 +44,18 @@ def compare_models(original: Artifact, made: Artifact, frames: Mapping[str, Fram
             size = _padded_size(frame, original.contract, made.contract)
             paint = partial(_painted, padded_size=size, mix=mix)
             expected, got = paint(first, frame), paint(second, frame)
-            growth = 1.0
-            if is_off(np.abs(got - expected)):
-                growth = growth_of_a_tiny_change(partial(paint, first), frame.astype(np.float32), white=255.0)
-            yield dataclasses.replace(_fidelity(name, got, expected), growth=growth)
+            yield _fidelity(name, got, expected, growth=partial(_growth, first, frame, size, mix))
 
 
-def compare_engine(onnx: Artifact, plan: Artifact, frames: Mapping[str, FrameHWC]) -> Iterator[FrameFidelity]:
+def compare_engine(
+    exact: Artifact, onnx: Artifact, plan: Artifact, frames: Mapping[str, FrameHWC]
+) -> Iterator[FrameFidelity]:
     """Run the ONNX model in ONNX Runtime and the engine on the GPU, both the way `stylize-run` does.
 
     What is compared are the 8-bit pictures that come out: each rounds by up to half a code value.
 
     Args:
+        exact: the model that was made into `onnx`, by which frames that can tell nothing are known.
         onnx: the model the engine was built from.
         plan: a plan whose engine fits this machine.
         frames: (H, W, 3) uint8 RGB by name.
@@ -72,10 +71,23 @@ def compare_engine(onnx: Artifact, plan: Artifact, frames: Mapping[str, FrameHWC
     with (
         Stylizer(onnx, backend=Backend.ONNXRUNTIME, style_mix=mix) as first,
         Stylizer(plan, style_mix=mix) as second,
+        open_runner(exact, backend=Backend.ONNXRUNTIME) as runner,
     ):
         for name, frame in frames.items():
             expected, got = (stylizer.run(frame[None])[0].astype(np.float32) / 255 for stylizer in (first, second))
-            yield _fidelity(name, got, expected)
+            size = _padded_size(frame, exact.contract, onnx.contract)
+            yield _fidelity(name, got, expected, growth=partial(_growth, runner, frame, size, mix))
+
+
+def _growth(
+    runner: HostRunner, frame: FrameHWC, padded_size: tuple[int, int], mix: Sequence[float] | str | None
+) -> float:
+    return growth_of_a_tiny_change(
+        lambda changed: _painted(runner, changed, padded_size, mix),
+        frame.astype(np.float32),
+        precision=runner.contract.precision,
+        white=255.0,
+    )
 
 
 def _painted(
@@ -111,7 +123,7 @@ def _padded_size(frame: FrameHWC, *contracts: ModelContract) -> tuple[int, int]:
     return padded_size(stricter, frame.shape[1], frame.shape[0])
 
 
-def _fidelity(name: str, got: PictureHWC, expected: PictureHWC) -> FrameFidelity:
+def _fidelity(name: str, got: PictureHWC, expected: PictureHWC, *, growth: Callable[[], float]) -> FrameFidelity:
     error = np.abs(got - expected)
     mean_square = float(np.square(error, dtype=np.float64).mean())
     return FrameFidelity(
@@ -120,4 +132,5 @@ def _fidelity(name: str, got: PictureHWC, expected: PictureHWC) -> FrameFidelity
         height=expected.shape[0],
         max_abs_error=float(error.max()),
         psnr_db=float(-10 * np.log10(mean_square)) if mean_square else float("inf"),
+        growth=growth() if is_off(error) else 1.0,
     )

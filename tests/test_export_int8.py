@@ -12,7 +12,6 @@ from onnx import TensorProto, numpy_helper
 from helpers.training import tiny_config, write_picture
 from stylize.export import quantize as quantize_module
 from stylize.export.cli import main
-from stylize.export.input_scale import fold_input_scale
 from stylize.export.quantize import Int8Floor, quantize, quantize_file
 from stylize.runtime import Backend, Stylizer, open_artifact
 from stylize.runtime.artifact import builtin_styles
@@ -174,16 +173,3 @@ def test_rejects_options_that_exclude_each_other(options: list[str], reason: str
     assert result.exit_code == 1
     assert reason in result.output
     assert list(tmp_path.iterdir()) == []
-
-
-def test_folding_the_input_scale_changes_no_output(float_model: onnx.ModelProto) -> None:
-    folded = onnx.ModelProto()
-    folded.CopyFrom(float_model)
-    assert fold_input_scale(folded)
-    assert len(folded.graph.node) == len(float_model.graph.node) - 2
-    onnx.checker.check_model(folded, full_check=True)
-    frame = np.random.default_rng(0).random((1, 3, 40, 52), dtype=np.float32)
-    # Sums of 108 products of a trained network in another order, then eleven norms; borders are compared too.
-    np.testing.assert_allclose(run(folded, frame), run(float_model, frame), rtol=0, atol=2e-5)
-    assert not fold_input_scale(folded)  # nothing is left to fold, and nothing changes
-    np.testing.assert_allclose(run(folded, frame), run(float_model, frame), rtol=0, atol=2e-5)
