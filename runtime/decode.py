@@ -28,6 +28,7 @@ from stylize.runtime.selection import Cut, Hdr, Item, Selection, resampled
 from stylize.runtime.source import has_sought, local_files, open_source, pipe_hint
 from stylize.runtime.surface import is_on_device, samples_pix_fmt
 from stylize.runtime.surface_source import SurfaceSource, filterable
+from stylize.runtime.unattended import OneReader
 from stylize.runtime.video_info import VideoInfo
 
 __all__ = ["Decoder", "Item", "VideoInfo"]
@@ -81,6 +82,7 @@ class Decoder:
         self.arrived = 0.0
         """When the last packet came, by `time.perf_counter`."""
         self._opened, self._continuity = time.perf_counter(), Continuity()
+        self._reader = OneReader(lambda: self.container.close())
         self._arrival_ms = -1  # of the last frame that had no time of its own, after opening
         self._last_seconds: Fraction | None = None  # time of the last frame
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
@@ -145,11 +147,11 @@ class Decoder:
         self.close()
 
     def __iter__(self) -> Iterator[Item]:
-        return iter(self._items)
+        return self._reader.items(self._items)
 
     def close(self) -> None:
-        """Close the file; calling it again is harmless."""
-        self.container.close()
+        """Close the file, as soon as no other thread waits for it; calling it again is harmless."""
+        self._reader.close()
 
     def continue_after(self, last: Fraction, *, num_done: int, num_again: int = 0, may_seek: bool = True) -> None:
         """Go on behind the frame shown at `last`, in place of starting with the first one.
@@ -342,8 +344,7 @@ class Decoder:
         """Collect what the first picture and the container say, and note what was done about it."""
         stream = self.video_stream
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-        if self._filter.is_transposing:
-            aspect = 1 / aspect
+        aspect = 1 / aspect if self._filter.is_transposing else aspect
         selection, rate = self.selection, self._frame_rate
         width, height = selection.size_of(picture.width, picture.height)
         self.notes += [

@@ -19,6 +19,7 @@ Complete: TypeAlias = Callable[[], None]
 # several seconds of sound packets, which must not take the frames' room.
 _FRAMES_PER_CHANNEL = 3
 _PACKET_BYTES = 1 << 20
+_SOURCE_SECONDS = 0.5  # within which a source that has not fallen silent gives its next item, and sees the end
 _MAX_FRAME_BYTES = 1 << 28  # three frames of up to 14 megapixels, one of 8K
 
 
@@ -105,7 +106,8 @@ def run_pipeline(
 
     Each of them runs in a thread of its own; memory does not grow with the number of items. The
     first error of any of them stops all and is raised here. Ctrl-C ends `source` early, lets `sink`
-    have what the network finished, and is raised here too; both leave no thread behind.
+    have what the network finished, and is raised here too. Both leave no thread behind but one that waits
+    inside `source`, which ends when that comes back or with the process.
 
     Args:
         source: frames and packets, from the decode thread.
@@ -115,22 +117,32 @@ def run_pipeline(
         num_in_flight: how many frames the network may have begun before the first is completed.
         on_frame: called by the encode thread with the number of frames done.
         handover: from the source, which runs in real time, to the network. Frames are then handed on as soon as
-            they can be, and Ctrl-C or SIGTERM is how such a run ends: nothing is raised.
+            they can be, and once there was one Ctrl-C or SIGTERM is how such a run ends: nothing is raised.
     """
     pipeline = _Pipeline(source, network, settle, sink, num_in_flight, on_frame, handover)
     stages = (pipeline.decode, pipeline.stylize, *([pipeline.settle] if settle else []), pipeline.encode)
-    threads = [threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__) for stage in stages]
-    for thread in threads:
-        thread.start()
+    decode, *others = [
+        threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__, daemon=stage == pipeline.decode)
+        for stage in stages
+    ]
     try:
-        for thread in threads:
+        for thread in (decode, *others):
+            thread.start()
+        for thread in others:
             thread.join()
     except BaseException as error:
         pipeline.decoded.abort()
-        for thread in threads:
-            thread.join()
-        if handover is None or not isinstance(error, KeyboardInterrupt | SystemExit):
+        if others[-1].ident is None:  # interrupted between two starts: nobody would empty what others fill
+            pipeline.abort()
+        for thread in others:
+            if thread.ident is not None:
+                thread.join()
+        is_end = handover is not None and pipeline.num_done > 0
+        if not (is_end and isinstance(error, KeyboardInterrupt | SystemExit)):
             raise
+    finally:
+        if decode.ident is not None:
+            decode.join(_SOURCE_SECONDS)
     if pipeline.error is not None:
         raise pipeline.error
     return pipeline.seconds
@@ -157,6 +169,7 @@ class _Pipeline:
         self.settled = Channel(_PACKET_BYTES) if settle else self.stylized
         self.seconds = StageSeconds()
         self.error: BaseException | None = None
+        self.num_done = 0
 
     def guard(self, stage: Callable[[], None]) -> None:
         """Run one stage; its error is the caller's, unless another came first."""
@@ -164,9 +177,12 @@ class _Pipeline:
             stage()
         except BaseException as error:  # noqa: BLE001 - the thread boundary: raised again by run_pipeline
             self.error = self.error or error
-            self.decoded.abort()
-            self.stylized.abort()
-            self.settled.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Let all stages end, and drop what is between them."""
+        for channel in (self.decoded, self.stylized, self.settled):
+            channel.abort()
 
     def decode(self) -> None:
         items = iter(self._source)
@@ -233,14 +249,13 @@ class _Pipeline:
         self.settled.close()
 
     def encode(self) -> None:
-        num_frames = 0
         for item in self.settled:
             started = time.perf_counter()
             self._sink(item)
             self.seconds.encode += time.perf_counter() - started
             if isinstance(item, TimedPicture):
-                num_frames += 1
-                self._on_frame(num_frames)
+                self.num_done += 1
+                self._on_frame(self.num_done)
 
 
 def _num_frames(begun: Iterable[tuple[Item, Complete | None]]) -> int:

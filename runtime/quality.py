@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,6 +19,7 @@ from stylize.runtime.errors import OptionError
 from stylize.runtime.frame import Frame
 from stylize.runtime.selection import Selection
 from stylize.runtime.source import PIPE, is_live
+from stylize.runtime.unattended import made_in_thread
 
 __all__ = ["choose_variant", "frames_per_second"]
 
@@ -73,7 +75,8 @@ def choose_variant(
         raise OptionError(
             "--quality auto reads the start of the input twice, which standard input cannot give: name one"
         )
-    with Decoder(source, selection=selection, is_live=is_live(source)) as decoder:
+    open_source = partial(Decoder, source, selection=selection, is_live=is_live(source))
+    with made_in_thread(open_source, discard=Decoder.close) as decoder:
         width, height, rate = decoder.info.width, decoder.info.height, float(decoder.info.frame_rate)
     tried = []
     for name, path in style.variants.items():

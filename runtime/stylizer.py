@@ -38,6 +38,7 @@ from stylize.runtime.source import PIPE, is_live, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES
 from stylize.runtime.stream_output import StreamOutput
 from stylize.runtime.surface_render import SurfaceRender, SurfaceSink, surface_session
+from stylize.runtime.unattended import made_in_thread
 
 __all__ = ["Stylizer", "reject_same", "stylize_video"]
 
@@ -251,11 +252,9 @@ def stylize_video(
     encode = dataclasses.replace(encode, is_live=is_watched)
     facts = run_facts(source, model.facts, (selection or Selection(), encode, finish, resume)) if resume else {}
     with (
-        Decoder(
-            source,
-            selection=selection,
-            surface_gpu=_surface_gpu(model, target),
-            is_live=live,
+        made_in_thread(
+            partial(Decoder, source, selection=selection, surface_gpu=_surface_gpu(model, target), is_live=live),
+            discard=Decoder.close,
         ) as decoder,
         Finish(
             finish,
