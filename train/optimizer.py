@@ -10,8 +10,8 @@ from stylize.train.config import TrainConfig
 __all__ = ["learning_rate", "make_optimizer", "set_learning_rate"]
 
 _WARMUP_SHARE: Final = 0.02  # of the run, learning rate rising linearly
-# Inputs that a convolution may sum up at the full rate: the output layer of `fast`, 5x5 over 24 channels. In 250
-# steps of `reconet` at the default rate, style errors of 2.8 (all layers alike), 2.2 (1200), 1.7 (600), 1.6 (200).
+# Inputs that a convolution may sum up at the full rate: the output layer of `fast`, 5x5 over 24 channels.
+# Measured beside other widths: docs/training.md.
 _FAN_IN_AT_FULL_RATE: Final = 600
 
 
