@@ -28,6 +28,8 @@ _NETWORK_SHARE: Final = 0.8
 _NUM_WARMUP: Final = 3
 _PROBE_SECONDS: Final = 0.7
 _MIN_PROBE_FRAMES: Final = 6
+# Larger frames are measured by as many pixels, enough to fill a GPU: a 4K frame of `reconet` takes 6 s on two cores.
+_MOST_PROBE_PIXELS: Final = 1280 * 720
 
 
 class _Stylizer(Protocol):
@@ -49,7 +51,7 @@ def choose_variant(
 ) -> tuple[Artifact, str]:
     """The variant of a built-in style to run, and why, in a sentence; empty where nothing was measured.
 
-    `AUTO` measures variants from the best looking to the fastest, each for under a second on frames of the source's
+    `AUTO` measures variants from the best looking to the fastest, each briefly on frames of the source's
     size, and takes the first that keeps up with the source's rate while decoder and encoder run beside it;
     where none does, the fastest.
 
@@ -94,13 +96,19 @@ def choose_variant(
 
 
 def frames_per_second(stylizer: _Stylizer, *, width: int, height: int) -> float:
-    """How fast frames of that size go through the network, measured for under a second."""
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    """How fast frames of that size go through the network, measured for a second or two.
+
+    The time a network takes grows with the pixels, so large frames are measured by smaller ones.
+    """
+    share = min(1.0, _MOST_PROBE_PIXELS / (width * height))
+    probe_height, probe_width = (max(1, round(side * share**0.5)) for side in (height, width))
+    share = probe_height * probe_width / (height * width)
+    noise = np.random.default_rng(0).integers(0, 256, (probe_height, probe_width, 3), np.uint8)
     frames = [Frame.from_array(noise) for _ in range(stylizer.num_in_flight)]
     _pass_frames(stylizer, frames, num_frames=_NUM_WARMUP, seconds=0)
     started = time.perf_counter()
     num_frames = _pass_frames(stylizer, frames, num_frames=_MIN_PROBE_FRAMES, seconds=_PROBE_SECONDS)
-    return num_frames / (time.perf_counter() - started)
+    return share * num_frames / (time.perf_counter() - started)
 
 
 def _pass_frames(stylizer: _Stylizer, frames: list[Frame], *, num_frames: int, seconds: float) -> int:

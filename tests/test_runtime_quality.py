@@ -111,6 +111,14 @@ def test_frames_per_second_counts_what_was_done(monkeypatch: pytest.MonkeyPatch)
     assert 20 < frames_per_second(Sleeper(0.01), width=16, height=16) <= 100
 
 
+def test_large_frames_are_measured_by_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylize.runtime.quality._PROBE_SECONDS", 0.2)
+    network = Sleeper(0.01)
+    fps = frames_per_second(network, width=3840, height=2160)  # nine times 1280x720
+    assert network.sizes == {(1280, 720)}
+    assert 20 / 9 < fps <= 100 / 9
+
+
 def test_the_report_names_the_variant_and_why(models: Path, clip: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = ["ink", str(clip), str(tmp_path / "out.mp4"), "--quality", "auto", "--json", str(report), "--quiet"]
