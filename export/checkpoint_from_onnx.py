@@ -23,7 +23,7 @@ def checkpoint_from_onnx(artifact: Artifact) -> Checkpoint:
     """The weights of an exported model, as `stylize-train --start-from` reads them.
 
     Export stores resize convolutions as phase kernels; the kernels they were made of are recovered by
-    least squares. Half-precision and FRN models do not hold all weights as they were trained.
+    least squares. Half-precision models give them rounded to 11 bits; int8 and FRN models do not hold them all.
 
     Raises:
         ArtifactError: not an ONNX file that `stylize-export` wrote from a network it knows.
@@ -45,7 +45,7 @@ def checkpoint_from_onnx(artifact: Artifact) -> Checkpoint:
         raise ArtifactError(
             artifact.path,
             f"holds {contract.network} in {contract.precision} without {error} as it was trained: "
-            "a checkpoint can be made of float32 models with instance norm",
+            "a checkpoint can be made of float models with instance norm",
         ) from error
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(artifact.path, f"does not hold the weights of {contract.network}: {error}") from error

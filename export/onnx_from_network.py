@@ -8,7 +8,7 @@ import onnx
 import torch
 
 from stylize.runtime.contract import CONTRACT_KEY, NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract, Precision
-from stylize.train.blocks import fold_upsampling
+from stylize.train.blocks import NORMS, fold_upsampling
 from stylize.train.style_network import StyleNetwork
 
 __all__ = ["LARGEST_SIDE_PX", "onnx_from_network", "seal_contract"]
@@ -42,7 +42,11 @@ def onnx_from_network(
     prepared = copy.deepcopy(network).eval()
     fold_upsampling(prepared)
     dtype = torch.float16 if precision == "fp16" else torch.float32
+    # Norms compute in float32: as constants of that type their weights keep their values and names.
+    norms = {name: copy.deepcopy(module) for name, module in prepared.named_modules() if isinstance(module, NORMS)}
     prepared.to(dtype)
+    for name, norm in norms.items():
+        prepared.set_submodule(name, norm)
     # Two pictures: torch.export takes an axis of length 1 for a constant.
     example = torch.zeros(1 if fixed_size else 2, 3, height, width, dtype=dtype)
     # Input of the graph to parameter of `forward` and example value.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = [
+    "NORMS",
     "Chain",
     "CircularPad",
     "ConditionalInstanceNorm",
@@ -100,6 +101,9 @@ class FilterResponseNorm(nn.Module):
         mean_square_NC11 = x.square().mean(dim=(2, 3), keepdim=True)
         weight, bias = (p.float()[None, :, None, None] for p in (self.weight, self.bias))
         return (x * torch.rsqrt(mean_square_NC11 + self.eps) * weight + bias).to(x_NCHW.dtype)
+
+
+NORMS = (InstanceNorm, ConditionalInstanceNorm, FilterResponseNorm)
 
 
 class ThresholdedLinearUnit(nn.Module):
