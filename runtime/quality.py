@@ -3,6 +3,7 @@
 A style is shipped as one network for looks, one in between and one for speed, each a model file of its own.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def frames_per_second(stylizer: _Stylizer, *, width: int, height: int) -> float:
     The time a network takes grows with the pixels, so large frames are measured by smaller ones.
     """
     share = min(1.0, _MOST_PROBE_PIXELS / (width * height))
-    probe_height, probe_width = (max(1, round(side * share**0.5)) for side in (height, width))
+    probe_height, probe_width = (max(1, round(side * math.sqrt(share))) for side in (height, width))
     share = probe_height * probe_width / (height * width)
     noise = np.random.default_rng(0).integers(0, 256, (probe_height, probe_width, 3), np.uint8)
     frames = [Frame.from_array(noise) for _ in range(stylizer.num_in_flight)]
