@@ -68,8 +68,6 @@ class Encoder:
             OptionError: an unknown codec or pixel format, or an option this codec does not have.
             OutputMediaError: an unknown container, or a codec it cannot hold.
         """
-        self.notes: list[str] = []
-        """What had to be changed on the way out, one sentence each."""
         self.num_frames = 0
         self._output = output
         self._info = info
@@ -87,7 +85,8 @@ class Encoder:
                     target=output.target,
                     surface_gpu=source.surface_gpu if source is not None else None,
                 )
-                self.notes += self._video.notes
+                self.notes = self._video.notes
+                """What had to be changed on the way out, one sentence each; complete with the last frame."""
                 if source is not None:
                     self._video.stream.metadata.update(kept_tags(source.video_stream))
                 others = source.other_streams if source is not None else ()

@@ -136,6 +136,11 @@ class Frame(TimedPicture):
         """Opacity as a writable view, `WHITE` is opaque; None for a frame without."""
         return self._plane(_ALPHA) if self.picture.format.name == ALPHA_PIX_FMT else None
 
+    @property
+    def is_transparent(self) -> bool:
+        """Whether any pixel is less than opaque by more than one of 255 steps."""
+        return self.alpha is not None and int(self.alpha.min()) < WHITE - (1 << 8)
+
     def _plane(self, index: int) -> Plane:
         plane = self.picture.planes[index]
         rows: NDArray[Any] = np.frombuffer(memoryview(plane), np.uint16).reshape(self.height, plane.line_size // 2)

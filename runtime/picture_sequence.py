@@ -35,6 +35,8 @@ class PictureSequence:
             raise OutputMediaError(pattern, f"no such folder: {pattern.parent}")
         self.num_frames = 0
         """Files written."""
+        self.has_transparency = False
+        """Whether any of the frames was transparent anywhere."""
         self.pattern = pattern
         self._before, self._after = pattern.name[: number.start()], pattern.name[number.end() :]
         self._num_digits = int(number[1] or 0)
@@ -56,6 +58,7 @@ class PictureSequence:
         """
         if not isinstance(item, Frame):
             return
+        self.has_transparency = self.has_transparency or item.is_transparent
         for _ in range(item.duration if self._repeats_frames else 1):
             number = str(self.num_frames + 1).zfill(self._num_digits)
             with PartialFile(self.pattern.with_name(self._before + number + self._after)) as output:

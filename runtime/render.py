@@ -118,7 +118,7 @@ def render_segments(
         size=(decoder.info.width, decoder.info.height),
         encoder="",
         seconds=seconds,
-        notes=last.notes,
+        notes=folder.notes,
         problems=last.problems,
     )
 
@@ -183,7 +183,7 @@ def join_folder(
         size=encoder.size,
         encoder=encoder.description,
         seconds=seconds,
-        notes=(*last.notes, *encoder.notes),
+        notes=(*folder.notes, *encoder.notes),
         problems=last.problems,
     )
 
@@ -191,7 +191,9 @@ def join_folder(
 def render_pictures(run: Run, decoder: Decoder, output: PictureSequence) -> Result:
     """Render each frame to a picture of its own."""
     seconds = run(output.write)
-    description, notes = still_description(output.pattern.suffix, decoder.info.pix_fmt)
+    description, notes = still_description(
+        output.pattern.suffix, decoder.info.pix_fmt, is_transparent=output.has_transparency
+    )
     return Result(
         num_frames=output.num_frames,
         size=(decoder.info.width, decoder.info.height),
@@ -216,7 +218,9 @@ def render_still(network: Callable[[Frame], None], decoder: Decoder, output: Par
     seconds = StageSeconds(network=time.perf_counter() - started)
     write_still(frames[0], output)
     output.commit()
-    description, notes = still_description(output.target.suffix, decoder.info.pix_fmt)
+    description, notes = still_description(
+        output.target.suffix, decoder.info.pix_fmt, is_transparent=frames[0].is_transparent
+    )
     return Result(
         num_frames=1,
         size=(frames[0].width, frames[0].height),

@@ -193,6 +193,11 @@ class ResumeFolder:
         """Time of the last frame of the finished segments."""
         return self.records[-1].last_pts if self.records else None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about the finished segments, each sentence once."""
+        return tuple(dict.fromkeys(note for record in self.records for note in record.notes))
+
     def path_of(self, index: int) -> Path:
         """The file of a segment."""
         return self.path / f"{index:06d}.segment"
@@ -332,7 +337,7 @@ class SegmentWriter:
             last_pts=self._last_pts,
             is_clean=decoder.is_clean,
             is_last=is_last,
-            notes=tuple(decoder.notes) if is_last else (),
+            notes=(*(decoder.notes if is_last else ()), *filter(None, [self._encoder.lost_alpha])),
             problems=tuple(decoder.problems) if is_last else (),
         )
         self._file.commit(record)

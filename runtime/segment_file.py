@@ -44,7 +44,7 @@ class SegmentRecord:
     is_last: bool
     """Whether the source ends with it."""
     notes: tuple[str, ...] = ()
-    """What the decoder had to say when the source had ended."""
+    """What there is to say about its frames, and what the decoder had to say when the source had ended."""
     problems: tuple[str, ...] = ()
     """Damage met by then."""
 

@@ -30,14 +30,14 @@ _JPEG_COLOR: Final = Color(matrix=6, is_full_range=True)
 _WEBP_COLOR: Final = Color(matrix=6, is_full_range=False)
 
 
-def still_description(suffix: str, source_pix_fmt: str) -> tuple[str, list[str]]:
+def still_description(suffix: str, source_pix_fmt: str, *, is_transparent: bool) -> tuple[str, list[str]]:
     """Encoder and pixel format of pictures with that suffix, and what they lose of the source, in sentences."""
     codec, opaque_pix_fmt, alpha_pix_fmt, _ = _STILL_CODECS[suffix.lower()]
     source = av.VideoFormat(source_pix_fmt)
     has_alpha = any(part.is_alpha for part in source.components)
     bits = max(part.bits for part in source.components)
     pix_fmt = alpha_pix_fmt if (has_alpha or source.has_palette) and alpha_pix_fmt is not None else opaque_pix_fmt
-    notes = [f"transparency is lost: {suffix} is written without"] if has_alpha and alpha_pix_fmt is None else []
+    notes = [f"transparency is lost: {suffix} is written without"] if is_transparent and alpha_pix_fmt is None else []
     if bits > 8:
         notes.append(f"{bits}-bit source ({source_pix_fmt}) written with 8 bits ({pix_fmt})")
     return f"{codec}, {pix_fmt}", notes

@@ -102,7 +102,7 @@ class VideoEncoder:
             OutputMediaError: the container cannot hold the codec.
         """
         self.notes: list[str] = []
-        """What had to be changed about the picture, one sentence each."""
+        """What had to be changed about the picture, one sentence each; complete with the last frame."""
         self._container = container
         self._target = target
         self._info = info
@@ -111,6 +111,8 @@ class VideoEncoder:
         self._palette: PaletteFilter | None = None
         self._restorer = HdrRestorer(info.color.hdr) if info.color.hdr is not None else None
         self._has_frames = False
+        self.lost_alpha = ""
+        """That transparency was lost, in a sentence; empty while no frame had any, or where it is kept."""
         self._next_key_seconds = Fraction(0)
         self._surface_gpu = surface_gpu
         self.is_opened_by_frame = False
@@ -143,6 +145,10 @@ class VideoEncoder:
             picture = frame.picture
         else:
             assert isinstance(frame, Frame), "decoders make nothing else"
+            if not (self._keeps_alpha or self.lost_alpha) and frame.is_transparent:
+                name = "GIF" if self._palette is not None else self._pix_fmt
+                self.lost_alpha = f"transparency is lost: {name} is written without"
+                self.notes.append(self.lost_alpha)
             frame = frame if self._restorer is None else self._restorer.restored(frame)
             picture = self._converter.picture_from_frame(
                 _grown(frame, *self.size), color=self._info.color, pix_fmt=self._pix_fmt
@@ -184,6 +190,7 @@ class VideoEncoder:
         if not isinstance(stream, VideoStream):
             raise OptionError(f"--codec {name}: not a video encoder")
         self._pix_fmt = self._choose_gif_pix_fmt() if codec.name == "gif" else self._choose_pix_fmt(codec)
+        self._keeps_alpha = any(component.is_alpha for component in av.VideoFormat(self._pix_fmt).components)
         context = stream.codec_context
         context.width, context.height = self._encoded_size(self._pix_fmt)
         context.pix_fmt = self._pix_fmt if self._palette is None else "pal8"
@@ -212,8 +219,6 @@ class VideoEncoder:
             raise OptionError("--hdr keep: a GIF has no place for it; choose .mp4, .mkv, .mov or .webm")
         if self._options.pix_fmt not in {None, "pal8"}:
             raise OptionError(f"--pix-fmt {self._options.pix_fmt}: a GIF has pal8")
-        if _has_alpha(self._info.pix_fmt):
-            self.notes.append("transparency is lost: GIF is written without")
         self._palette = PaletteFilter()
         return "rgb24"
 
@@ -261,8 +266,6 @@ class VideoEncoder:
         chosen = default if default in offered or not offered else offered[0]
         if self._info.color.hdr is not None and _bits(chosen) < _HDR_BITS:
             raise OptionError(f"--hdr keep: {codec.name} has no {_HDR_PIX_FMT}; choose libx265, libsvtav1 or ffv1")
-        if _has_alpha(source) and not _has_alpha(chosen):
-            self.notes.append(f"transparency is lost: {chosen} has none")
         if _bits(source) > _bits(chosen):
             self.notes.append(f"{_bits(source)}-bit source ({source}) encoded with {_bits(chosen)} bits ({chosen})")
         return chosen
@@ -315,10 +318,6 @@ def _grown(frame: Frame, width: int, height: int) -> Frame:
     if grown.alpha is not None and frame.alpha is not None:
         grown.alpha[:] = np.pad(frame.alpha, sides, mode="edge")
     return grown
-
-
-def _has_alpha(pix_fmt: str) -> bool:
-    return any(component.is_alpha for component in av.VideoFormat(pix_fmt).components)
 
 
 def _bits(pix_fmt: str) -> int:

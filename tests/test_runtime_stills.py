@@ -10,6 +10,7 @@ import pytest
 from helpers.clips import ClipSpec, read_frames, write_clip
 from helpers.networks import write_affine
 from stylize.runtime import stylize_video
+from stylize.runtime.resume import ResumeOptions
 
 SIZE = (48, 64)
 
@@ -62,6 +63,43 @@ def test_transparency_that_is_lost_is_said(identity: Path, tmp_path: Path) -> No
     assert stylize_video(identity, source, tmp_path / "out.jpg").notes == (
         "transparency is lost: .jpg is written without",
     )
+
+
+def write_rgba_gif(path: Path, holes: list[bool]) -> Path:
+    """Frames of one colour, with a transparent column where there is a hole."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "pal8"
+        for index, has_hole in enumerate(holes):
+            rows = np.zeros((16, 16), np.uint8)
+            rows[:, 8:] = 1 if has_hole else 0
+            palette = np.tile(np.array([[255, 0, 0, 200 - index]], np.uint8), (256, 1))
+            palette[1] = (0, 0, 0, 0)
+            picture = av.VideoFrame.from_ndarray((rows, palette), "pal8")
+            picture.pts, picture.time_base = index, Fraction(1, 10)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("resume", [None, ResumeOptions(segment_frames=2)])
+@pytest.mark.parametrize(("holes", "is_lost"), [([False] * 4, False), ([True, False, False, False], True)])
+def test_transparency_of_a_video_is_said_to_be_lost_only_where_there_is_any(
+    holes: list[bool], is_lost: bool, resume: ResumeOptions | None, identity: Path, tmp_path: Path
+) -> None:
+    source = write_rgba_gif(tmp_path / "in.gif", holes)
+    for target, name in [("out.mp4", "yuv420p")] if resume else [("out.gif", "GIF"), ("%d.jpg", ".jpg")]:
+        report = stylize_video(identity, source, tmp_path / target, resume=resume)
+        said = [note for note in report.notes if "transparency" in note]
+        assert said == [f"transparency is lost: {name} is written without"] * is_lost
+
+
+def test_opaque_picture_with_an_alpha_channel_loses_nothing(identity: Path, tmp_path: Path) -> None:
+    picture = smooth_rgba(*SIZE)
+    picture[..., 3] = 255
+    source = write_png(tmp_path / "in.png", picture, "rgba")
+    for target in ("out.jpg", "out.mp4"):
+        assert not [note for note in stylize_video(identity, source, tmp_path / target).notes if "lost" in note]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
