@@ -19,13 +19,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# What the driver compiles for the GPU it finds: needs nvcc, once per change of color.cu. Instructions of sm_75 in the
+# What the driver compiles for the GPU it finds: needs nvcc, once per change of the kernels. Instructions of sm_75 in the
 # dialect of CUDA 11, which every driver since 450 reads; the hint it lacks there is left out.
 kernels:
-	nvcc -std=c++17 -O3 -ptx -arch=compute_75 -o build.ptx runtime/color.cu
-	{ echo "// color.cu $$(sha256sum runtime/color.cu | cut -d' ' -f1)"; sed -E \
+	nvcc -std=c++17 -O3 -ptx -arch=compute_75 -o build.ptx runtime/kernels.cu
+	{ echo "// kernels $$(cat runtime/*.h runtime/*.cu | sha256sum | cut -d' ' -f1)"; sed -E \
 	    -e 's/^\.version .*/.version 7.0/' -e '/used_bytes_mask/d' -e '/^\/\//d' -e 's/^[ \t]+//' -e '/^$$/d' build.ptx; \
-	} > runtime/color.ptx
+	} > runtime/kernels.ptx
 	rm build.ptx
 
 # Each stamp is renewed when what it was made from changes, so a second call reuses the set-up.

@@ -1,18 +1,13 @@
 // 4:2:0 video surfaces <-> planar RGB for a network, one pass each way.
 //
-// The arithmetic is plain C++. nvcc compiles it for the GPU; a host compiler takes the same text as a shared library
-// (see "The two compilers" at the end) and runs every thread in a loop, so that each value can be checked without a
-// GPU. `runtime/device_color.py` fills `Pass`; its NumPy type and this struct must agree field by field.
+// Plain C++ for two compilers, see kernels.h. `runtime/device_color.py` fills `Pass`; its NumPy type and this struct
+// must agree field by field.
 //
 // A thread handles a run of 8 or 16 pixels. Where the run lies inside the picture and everything is aligned, it moves
 // 16 bytes at a time (8 where 8 pixels of 8 bits have no more); at borders and odd pitches one value at a time. Both
 // give the same values. Formulas: ITU-T H.273, 8.3; the coefficients come folded with range and bit depth.
 
-#ifdef __CUDACC__
-#define DEVICE __device__ __forceinline__
-#else
-#define DEVICE static inline
-#endif
+#include "kernels.h"
 
 // One 4:2:0 picture. NV12 and P010 interleave chroma as Cb, Cr (step 2), planar formats do not (step 1).
 struct Surface {
@@ -50,46 +45,7 @@ struct alignas(4 * num_words) Chunk {
     unsigned int word[num_words];
 };
 
-// ---- values in memory ----
-
-struct Half {
-    unsigned short bits;
-};
-#ifdef __CUDACC__
-#include <cuda_fp16.h>
-DEVICE float as_float(Half value) { return __half2float(__ushort_as_half(value.bits)); }
-DEVICE Half as_half(float value) { return Half{__half_as_ushort(__float2half_rn(value))}; }
-DEVICE unsigned int as_word(float value) { return __float_as_uint(value); }
-DEVICE float from_word(unsigned int word) { return __uint_as_float(word); }
-#else
-#include <cstring>
-DEVICE float as_float(Half value) {
-    _Float16 half;
-    std::memcpy(&half, &value.bits, 2);
-    return float(half);
-}
-DEVICE Half as_half(float value) {
-    const _Float16 half = _Float16(value);
-    Half result;
-    std::memcpy(&result.bits, &half, 2);
-    return result;
-}
-DEVICE unsigned int as_word(float value) {
-    unsigned int word;
-    std::memcpy(&word, &value, 4);
-    return word;
-}
-DEVICE float from_word(unsigned int word) {
-    float value;
-    std::memcpy(&value, &word, 4);
-    return value;
-}
-#endif
-
-DEVICE float value_of(Half value) { return as_float(value); }
-DEVICE float value_of(float value) { return value; }
-DEVICE void set(Half& target, float value) { target = as_half(value); }
-DEVICE void set(float& target, float value) { target = value; }
+// ---- runs of values in memory ----
 
 template <typename Chunk>
 DEVICE float value_in(const Chunk& chunk, int index, Half) {
@@ -148,9 +104,6 @@ DEVICE void store_run(Value* target, const Source (&values)[count]) {
 
 // ---- numbers ----
 
-DEVICE int at_least(int value, int low) { return value < low ? low : value; }
-DEVICE int at_most(int value, int high) { return value > high ? high : value; }
-DEVICE int within(int value, int size) { return at_most(at_least(value, 0), size - 1); }
 // Not a number becomes 0, as it does in a converter of video.
 DEVICE float unit(float value) { return value > 0.0f ? (value < 1.0f ? value : 1.0f) : 0.0f; }
 
@@ -464,28 +417,15 @@ DEVICE void yuv_from_rgb(const Pass& pass, int run, int chroma_y) {
     if (has_nan && pass.not_a_number) *reinterpret_cast<int*>(pass.not_a_number) = 1;
 }
 
-// ---- The two compilers ----
-
-#ifdef __CUDACC__
-#define KERNEL(name, function, Sample, Value)                                                               \
-    extern "C" __global__ void __launch_bounds__(128, 4) name(const Pass pass) {                               \
-        function<Sample, Value>(pass, blockIdx.x * blockDim.x + threadIdx.x, blockIdx.y * blockDim.y + threadIdx.y); \
-    }
-#else
-#define KERNEL(name, function, Sample, Value)                                            \
-    extern "C" void name(const Pass* pass, int num_runs, int num_rows) {                 \
-        for (int y = 0; y < num_rows; ++y) {                                             \
-            for (int run = 0; run < num_runs; ++run) function<Sample, Value>(*pass, run, y); \
-        }                                                                                \
-    }
+#ifndef __CUDACC__
 extern "C" int size_of_pass() { return sizeof(Pass); }
 #endif
 
-KERNEL(rgb_from_yuv_u8_f16, rgb_from_yuv, unsigned char, Half)
-KERNEL(rgb_from_yuv_u8_f32, rgb_from_yuv, unsigned char, float)
-KERNEL(rgb_from_yuv_u16_f16, rgb_from_yuv, unsigned short, Half)
-KERNEL(rgb_from_yuv_u16_f32, rgb_from_yuv, unsigned short, float)
-KERNEL(yuv_from_rgb_u8_f16, yuv_from_rgb, unsigned char, Half)
-KERNEL(yuv_from_rgb_u8_f32, yuv_from_rgb, unsigned char, float)
-KERNEL(yuv_from_rgb_u16_f16, yuv_from_rgb, unsigned short, Half)
-KERNEL(yuv_from_rgb_u16_f32, yuv_from_rgb, unsigned short, float)
+KERNEL(rgb_from_yuv_u8_f16, Pass, (rgb_from_yuv<unsigned char, Half>))
+KERNEL(rgb_from_yuv_u8_f32, Pass, (rgb_from_yuv<unsigned char, float>))
+KERNEL(rgb_from_yuv_u16_f16, Pass, (rgb_from_yuv<unsigned short, Half>))
+KERNEL(rgb_from_yuv_u16_f32, Pass, (rgb_from_yuv<unsigned short, float>))
+KERNEL(yuv_from_rgb_u8_f16, Pass, (yuv_from_rgb<unsigned char, Half>))
+KERNEL(yuv_from_rgb_u8_f32, Pass, (yuv_from_rgb<unsigned char, float>))
+KERNEL(yuv_from_rgb_u16_f16, Pass, (yuv_from_rgb<unsigned short, Half>))
+KERNEL(yuv_from_rgb_u16_f32, Pass, (yuv_from_rgb<unsigned short, float>))

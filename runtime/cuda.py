@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stylize import runtime
 from stylize.runtime.device import Device, DeviceBuffer, Event, HostBuffer, Stream
-from stylize.runtime.device_color import PASS_DTYPE, kernel_grid
+from stylize.runtime.device_color import kernel_grid
 from stylize.runtime.dlpack import CUDA
 from stylize.runtime.errors import BackendError, BackendUnavailableError
 from stylize.runtime.gpu import Gpu, driver_library, find_gpu
@@ -69,7 +69,7 @@ class CudaDevice(Device):
         self._nested = threading.local()
         with self.current(), self._reported(f"{self.gpu.name} does not take the kernels"):
             # The driver compiles them for this GPU once and keeps the result in its own cache.
-            source = resources.files(runtime).joinpath("color.ptx").read_bytes()
+            source = resources.files(runtime).joinpath("kernels.ptx").read_bytes()
             self._module = self._driver.module_from_buffer(source + b"\0")
         self._kernels: dict[str, Any] = {}
         self._decoder_stream = CudaStream(self, None)
@@ -131,7 +131,7 @@ class CudaDevice(Device):
             function = self._kernels.get(kernel)
             if function is None:
                 # A structure by value: `prepare` packs as many bytes as its type has.
-                function = self._module.get_function(kernel).prepare([PASS_DTYPE])
+                function = self._module.get_function(kernel).prepare([argument.dtype])
                 self._kernels[kernel] = function
             grid, block = kernel_grid(num_columns, num_rows)
             function.prepared_async_call(grid, block, _raw(cuda_stream), argument.tobytes())

@@ -173,4 +173,4 @@ class Device(_Owned):
     def launch(
         self, kernel: str, argument: NDArray[np.void], num_columns: int, num_rows: int, *, cuda_stream: Stream
     ) -> None:
-        """Queue a kernel of `color.cu` on that many runs and rows; `argument` is copied."""
+        """Queue a kernel of `kernels.cu` on that many columns and rows of threads; `argument` is copied."""

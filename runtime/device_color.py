@@ -232,7 +232,7 @@ def kernel_name(direction: Literal["rgb_from_yuv", "yuv_from_rgb"], layout: Surf
 
 
 def kernel_grid(num_columns: int, num_rows: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
-    """Grid and block for that many runs and rows of `color.cu`."""
+    """Grid and block for that many columns and rows of threads."""
     return (-(-num_columns // _BLOCK[0]), -(-num_rows // _BLOCK[1])), _BLOCK
 
 

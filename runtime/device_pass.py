@@ -3,14 +3,15 @@
 Three streams work at a time. For every picture (arrows are events):
 
     upload      copy in ----.
-    compute                 '-> to RGB, network, to YUV ----.
-    download                                                '-> copy out ----> the host completes the picture
+    compute                 '-> to RGB, network, steadying, to YUV ----.
+    download                                                           '-> copy out ----> the host completes the picture
 
 A picture that the decoder left on the device has no copy in, one that is encoded on the device no copy out. The
 host queues `num_in_flight` pictures before it waits for the first of them, and only then hands that one on, so what
 an encoder gets is finished. Nothing is allocated between the first picture and the last.
 """
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import TracebackType
@@ -31,7 +32,8 @@ from stylize.runtime.device_color import (
     kernel_name,
     kernel_pass,
 )
-from stylize.runtime.errors import BackendError, OptionError
+from stylize.runtime.device_steady import DeviceSteadier
+from stylize.runtime.errors import BackendError
 from stylize.runtime.extra_inputs import ExtraInputs, Extras
 from stylize.runtime.finish import Finish
 from stylize.runtime.network_pass import padded_size
@@ -41,7 +43,8 @@ __all__ = ["NUM_IN_FLIGHT", "DevicePass"]
 
 NUM_IN_FLIGHT: Final = 4
 """Pictures queued at a time: one copied in, one in the network, one copied out, and one for the host to be late."""
-_FLAG_BYTES: Final = 4
+# Whether the network wrote values that are no numbers, and whether a new scene begins; int32 each.
+_FLAGS_BYTES: Final = 8
 
 
 class DevicePass:
@@ -59,6 +62,7 @@ class DevicePass:
         is_encoded_by_host: bool,
         make_picture: Callable[[OutputSlot, Callable[[], None]], av.VideoFrame] | None = None,
         extra_inputs: ExtraInputs | None = None,
+        steady: float = 0.0,
     ) -> None:
         """Take the memory for everything.
 
@@ -72,6 +76,7 @@ class DevicePass:
             is_encoded_by_host: whether finished pictures are copied to the host.
             make_picture: wraps a slot for the encoder, which gives it back by the function; by default `picture_of`.
             extra_inputs: what the network takes beside pictures; None for the first of its styles.
+            steady: how strongly strokes are held in place, in [0, 1]; 0 takes no memory for it.
 
         Raises:
             BackendError: the device has too little memory.
@@ -99,12 +104,17 @@ class DevicePass:
                 VALUE_BYTES[contract.precision],
                 contract.value_range,
             )
-            self._not_a_number = owned.enter_context(device.allocate(_FLAG_BYTES)).address
+            self._flags = owned.enter_context(device.allocate(_FLAGS_BYTES)).address
+            self._steadier: DeviceSteadier | None = None
+            if steady:
+                self._steadier = owned.enter_context(
+                    closing(DeviceSteadier(device, self._tensors, size=size, amount=steady, flags=self._flags))
+                )
             self._inputs = [owned.enter_context(closing(_InputSlot(device))) for _ in range(NUM_IN_FLIGHT)]
             self._outputs = owned.enter_context(
                 closing(OutputPool(lambda: OutputSlot(device, output, is_for_host=is_encoded_by_host), NUM_IN_FLIGHT))
             )
-            self._clear_flag()
+            self._clear_flags()
             self._owned = owned.pop_all()
 
     def begin(self, surface: Surface, *, finish: Finish) -> Callable[[], None]:
@@ -115,10 +125,8 @@ class DevicePass:
 
         Raises:
             BackendError: the device refused the work; completing raises it too, and for values that are no numbers.
-            OptionError: frames are to be steadied, which is done in host memory.
         """
-        if finish.settles:
-            raise OptionError("--steady works on frames in host memory: choose a backend on the CPU, or --steady 0")
+        assert finish.settles == (self._steadier is not None), "the pass was made for this"
         entry = self._inputs[self._num_begun % NUM_IN_FLIGHT]
         self._num_begun += 1
         strength, mask = finish.strength_and_mask(surface)
@@ -132,7 +140,7 @@ class DevicePass:
             )
             self._queue(source, surface.color, slot, blend, extras)
             compute, device = self._compute, self._device
-            device.download(entry.flag, self._not_a_number, _FLAG_BYTES, cuda_stream=compute)
+            device.download(entry.flags, self._flags, _FLAGS_BYTES, cuda_stream=compute)
             entry.done.record(cuda_stream=compute)
             if slot.host is not None:
                 self._download.wait_for(entry.done)
@@ -142,8 +150,11 @@ class DevicePass:
         def complete() -> None:
             with self._device.current():
                 entry.done.synchronize()
-            if entry.flag.data[:_FLAG_BYTES].any():
+            has_nan, is_cut = entry.flags.data[:_FLAGS_BYTES].view(np.int32)
+            if has_nan:
                 raise BackendError("the network returned values that are not numbers (NaN)")
+            if self._steadier is not None and blend.strength and is_cut:
+                finish.note_cut(surface)
             surface.finish(self._tagged(self._make_picture(slot, lambda: self._outputs.give_back(slot))))
 
         return complete
@@ -169,7 +180,7 @@ class DevicePass:
         self.close()
 
     def _queue(self, source: SurfacePlanes, color: Color, slot: OutputSlot, blend: Blend, extras: Extras) -> None:
-        """Queue the three steps on the compute stream."""
+        """Queue the steps on the compute stream."""
         compute, tensors = self._compute, self._tensors
         reading = kernel_pass(source, tensors, size=self._size, color=color)
         runs = -(-tensors.padded_width * source.layout.sample_bytes // 16)
@@ -177,13 +188,19 @@ class DevicePass:
         self._device.launch(name, reading, runs, tensors.padded_height, cuda_stream=compute)
         if blend.strength:
             self._runner.enqueue(self._input, target=self._output, cuda_stream=compute.handle, extras=extras)
+        if self._steadier is not None:
+            tensors = dataclasses.replace(tensors, styled=self._steadier.result)
+            if blend.strength:
+                self._steadier.enqueue(cuda_stream=compute)
+            else:
+                self._steadier.reset()  # shown without style: what was before it has nothing to hold on to
         writing = kernel_pass(
             slot.planes,
             tensors,
             size=self._size,
             color=self._output_color,
             blend=blend,
-            not_a_number=self._not_a_number if blend.strength else 0,
+            not_a_number=self._flags if blend.strength else 0,
         )
         layout = slot.layout
         name = kernel_name("yuv_from_rgb", layout, tensors.value_bytes)
@@ -227,10 +244,10 @@ class DevicePass:
         picture.color_primaries, picture.color_trc = color.primaries, color.transfer
         return picture
 
-    def _clear_flag(self) -> None:
-        zero = self._inputs[0].flag
+    def _clear_flags(self) -> None:
+        zero = self._inputs[0].flags
         zero.data[:] = 0
-        self._device.upload(self._not_a_number, zero, _FLAG_BYTES, cuda_stream=self._compute)
+        self._device.upload(self._flags, zero, _FLAGS_BYTES, cuda_stream=self._compute)
         self._compute.synchronize()
 
 
@@ -259,7 +276,7 @@ class _InputSlot:
 
     def __init__(self, device: Device) -> None:
         self.uploaded, self.done = device.open_event(), device.open_event()
-        self.flag = device.allocate_host(_FLAG_BYTES)
+        self.flags = device.allocate_host(_FLAGS_BYTES)
         self._memory: tuple[HostBuffer, DeviceBuffer] | None = None
 
     def memory(self, device: Device, size_bytes: int) -> tuple[HostBuffer, DeviceBuffer]:
@@ -271,7 +288,7 @@ class _InputSlot:
 
     def close(self) -> None:
         self._free()
-        self.flag.close()
+        self.flags.close()
 
     def _free(self) -> None:
         for buffer in self._memory or ():

@@ -136,6 +136,11 @@ class Finish:
         return strength, self._mask.at(self._seconds(picture) + self._mask_offset_seconds)
 
     @property
+    def steady(self) -> float:
+        """How strongly strokes are held in place, in [0, 1]."""
+        return self._options.steady
+
+    @property
     def settles(self) -> bool:
         """Whether every frame must pass `settle` after it was stylized or left alone."""
         return self._steadier is not None
@@ -174,15 +179,19 @@ class Finish:
         """
         if self._steadier is None:
             return
-        seconds = self._seconds(frame)
+        self._seconds(frame)  # times count from the first frame, with or without style
         if not self._unsettled or self._unsettled[0].frame is not frame:
             self._steadier.reset()  # shown without style: what was before it has nothing to hold on to
             return
         unsettled = self._unsettled.popleft()
         if self._steadier.push(frame.planes, unsettled.result_CHW):
-            self.cut_seconds.append(round(float(seconds), 3))
+            self.note_cut(frame)
         self._write(unsettled.result_CHW, frame, unsettled.weight)
         self._spare_CHW.append(unsettled.result_CHW)
+
+    def note_cut(self, picture: TimedPicture) -> None:
+        """Note that a new scene begins with `picture`."""
+        self.cut_seconds.append(round(float(self._seconds(picture)), 3))
 
     def _write(self, result_CHW: NDArray[np.float32], frame: Frame, weight: Weight) -> None:
         """Blend the picture, which is spoiled, with the source it replaces."""

@@ -25,30 +25,23 @@ from numpy.typing import NDArray
 
 from stylize.runtime.errors import BackendUnavailableError, OptionError
 from stylize.runtime.frame import WHITE
+from stylize.runtime.steady_constants import (
+    CUT_DEVIATION,
+    CUT_RATIO,
+    DARKNESS,
+    DIFFERENCE,
+    LARGEST_SHARE,
+    LIGHT_CHANGE,
+    LIGHT_SIDE_CELLS,
+    REPAINTED,
+    REPAINTED_SIDE_CELLS,
+)
 from stylize.runtime.steady_motion import Guide, MotionSearch, Picture
 
 __all__ = ["Steadier"]
 
-# The history's share at --steady 1. More would outlast the strokes' own life and blur: docs/steady.md.
-_LARGEST_SHARE: Final = 0.9
-# On [0, 1]. Three times the difference that 8-bit video at low bitrates leaves in what stands still.
-_DIFFERENCE: Final = 0.05
-# Of the light that was there; a fade over one second at 25 Hz changes 0.04 a frame.
-_LIGHT_CHANGE: Final = 0.03
-# Added to the luma by which a change of light is divided: the noise of black is no change of light.
-_DARKNESS: Final = 0.1
-# Side in cells over which a change of light is averaged.
-_LIGHT_SIDE_CELLS: Final = 5
-# On [0, 1], of the mean colour around a pixel: the network paints something else there, as its halos around what
-# passes by do. Flicker of single strokes, even of 0.05, stays below a third of this.
-_REPAINTED: Final = 0.06
-_REPAINTED_SIDE_CELLS: Final = 7
 # Height of the bands in which what moves is warped.
 _BAND_CELLS: Final = 8
-# A cut: what the motion leaves of the source, over the source's own contrast, and in itself. Neighbouring frames of
-# three clips stay below 0.14, pairs of different photographs above 0.67.
-_CUT_RATIO: Final = 0.5
-_CUT_DEVIATION: Final = 0.06
 
 
 def _opencv() -> Any:  # noqa: ANN401 - cv2 is typed loosely
@@ -76,7 +69,7 @@ class Steadier:
         """
         if not 0.0 < amount <= 1.0:
             raise OptionError(f"steady {amount} is outside 0..1; 0 is done by no steadier at all")
-        self._share = np.float32(_LARGEST_SHARE * amount)
+        self._share = np.float32(LARGEST_SHARE * amount)
         self._cv2 = _opencv()
         self._search = MotionSearch(self._cv2)
         self._guide: Guide | None = None
@@ -130,17 +123,17 @@ class Steadier:
         cv2 = self._cv2
         change = cv2.subtract(guide.rgby, expected)
         remainder, contrast = (float(np.mean(cv2.meanStdDev(picture)[1][:3])) for picture in (change, guide.rgby))
-        return remainder > max(_CUT_DEVIATION, _CUT_RATIO * contrast)
+        return remainder > max(CUT_DEVIATION, CUT_RATIO * contrast)
 
     def _source_weight(self, guide: Guide, expected: Picture, flow: Picture) -> Picture:
         """What the source says of a m, for every cell."""
         cv2 = self._cv2
-        side = (_LIGHT_SIDE_CELLS, _LIGHT_SIDE_CELLS)
+        side = (LIGHT_SIDE_CELLS, LIGHT_SIDE_CELLS)
         light = guide.mean_of_cells(cv2.extractChannel(expected, 3))
         light_change = cv2.blur(guide.mean_of_cells(guide.luma) - light, side)
-        light_change /= cv2.blur(light, side) + np.float32(_DARKNESS)
-        exponent = np.square(guide.difference(expected) * np.float32(1 / _DIFFERENCE))
-        exponent += np.square(light_change * np.float32(1 / _LIGHT_CHANGE))
+        light_change /= cv2.blur(light, side) + np.float32(DARKNESS)
+        exponent = np.square(guide.difference(expected) * np.float32(1 / DIFFERENCE))
+        exponent += np.square(light_change * np.float32(1 / LIGHT_CHANGE))
         weight: Picture = cv2.exp(-exponent)
         weight *= self._share
         weight[_leaves_the_picture(flow)] = 0
@@ -151,8 +144,8 @@ class Steadier:
         repainted = np.zeros(guide.cells, np.float32)
         for gap in self._gap_CHW:
             mean = self._cv2.resize(gap, guide.cells[::-1], interpolation=self._cv2.INTER_AREA)
-            repainted += np.square(self._cv2.blur(mean, (_REPAINTED_SIDE_CELLS, _REPAINTED_SIDE_CELLS)))
-        weight: Picture = self._cv2.exp(repainted * np.float32(-1 / (3 * (_REPAINTED * WHITE) ** 2)))
+            repainted += np.square(self._cv2.blur(mean, (REPAINTED_SIDE_CELLS, REPAINTED_SIDE_CELLS)))
+        weight: Picture = self._cv2.exp(repainted * np.float32(-1 / (3 * (REPAINTED * WHITE) ** 2)))
         return weight
 
     def _set_gap(self, stylized_CHW: Picture, flow: Picture) -> None:

@@ -14,34 +14,25 @@ from numpy.typing import NDArray
 
 from stylize.runtime.color import LUMA_WEIGHTS_BT709
 from stylize.runtime.frame import WHITE
+from stylize.runtime.steady_constants import (
+    CELL_SIDE_PX,
+    DIFFERENCE_SIDE_CELLS,
+    FLAT_CELLS,
+    FLATNESS,
+    FLOW_SIDE_CELLS,
+    LARGEST_STEP_PX,
+    MOTION_GAIN,
+    MOTION_GAIN_OFFSET,
+    NUM_REFINEMENTS,
+    SEARCH_SIDE_PX,
+    SUM_SIDE_CELLS,
+    guide_size,
+)
 
 __all__ = ["Guide", "MotionSearch", "Picture"]
 
-# The small picture has at most this width and height: 640x360 and 1920x1080 become 320x180 and 480x270.
-_GUIDE_SIDE_PX: Final = 480
-# What is smaller than this serves as it is. At half the size 640x360 takes a quarter of the time.
-_WHOLE_SIDE_PX: Final = 320
-# Dense inverse search takes no smaller picture; what is smaller counts as standing still.
-_SEARCH_SIDE_PX: Final = 16
 # Of 8x8 patches, 4 being the preset's own: a third less time, and refining makes up for the loss.
 _PATCH_STRIDE_PX: Final = 6
-_NUM_REFINEMENTS: Final = 2
-# Per refinement and direction, in pixels of the guide: more is a failure of the linear model.
-_LARGEST_STEP_PX: Final = 1.0
-_CELL_SIDE_PX: Final = 2
-# Added to the squared gradients, on [0, 1]: two code values of noise. Less lets noise steer the flow in flat parts.
-_FLATNESS: Final = (2 / 255) ** 2
-# Side in cells over which the sums of a refinement are taken, and over which its result is averaged.
-_SUM_SIDE_CELLS: Final = 3
-_FLOW_SIDE_CELLS: Final = 3
-# A difference of pictures is averaged over this many cells.
-_DIFFERENCE_SIDE_CELLS: Final = 3
-# Motion must explain the source this much better than standing still, else nothing moves: still parts are then not
-# resampled, and noise is not mistaken for motion.
-_MOTION_GAIN: Final = 1.2
-_MOTION_GAIN_OFFSET: Final = 0.002
-# Flat parts up to this many cells wide move with what is around them.
-_FLAT_CELLS: Final = 25
 
 Picture = NDArray[np.float32]
 
@@ -59,15 +50,14 @@ class Guide:
     def __init__(self, cv2: Any, source: Sequence[NDArray[np.uint16]]) -> None:  # noqa: ANN401 - cv2 is typed loosely
         """Shrink `source`: red, green and blue, each (H, W) with `WHITE` for white."""
         height, width = source[0].shape
-        step = max(-(-max(height, width) // _GUIDE_SIDE_PX), 2 if max(height, width) > _WHOLE_SIDE_PX else 1)
-        size = -(-width // step), -(-height // step)
+        size = guide_size(width, height)
         planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in source]
         planes = [np.multiply(plane, np.float32(1 / WHITE), dtype=np.float32) for plane in planes]
         red, green, blue = (np.float32(weight) for weight in LUMA_WEIGHTS_BT709)
         self.luma: Picture = cv2.scaleAdd(planes[2], blue, cv2.addWeighted(planes[0], red, planes[1], green, 0))
         self.rgby: Picture = cv2.merge([*planes, self.luma])
         self._cv2 = cv2
-        self.cells = -(-size[1] // _CELL_SIDE_PX), -(-size[0] // _CELL_SIDE_PX)
+        self.cells = -(-size[1] // CELL_SIDE_PX), -(-size[0] // CELL_SIDE_PX)
         self.luma_of_cells: NDArray[np.uint8] = cv2.convertScaleAbs(self.mean_of_cells(self.luma), alpha=255)
 
     def mean_of_cells(self, picture: Picture) -> Picture:
@@ -80,7 +70,7 @@ class Guide:
         cv2 = self._cv2
         apart = self.mean_of_cells(cv2.absdiff(self.rgby, other_rgby))
         mean = cv2.cvtColor(apart, cv2.COLOR_RGBA2GRAY)  # by luma weights; a tenth of the time of equal ones
-        blurred: Picture = cv2.blur(mean, (_DIFFERENCE_SIDE_CELLS, _DIFFERENCE_SIDE_CELLS))
+        blurred: Picture = cv2.blur(mean, (DIFFERENCE_SIDE_CELLS, DIFFERENCE_SIDE_CELLS))
         return blurred
 
 
@@ -101,17 +91,17 @@ class MotionSearch:
             (2, ch, cw) flow, x and y in cells, exactly 0 in what stands still; and (h, w, 4), the earlier guide where
             the flow points.
         """
-        if min(guide.cells) < _SEARCH_SIDE_PX:
+        if min(guide.cells) < SEARCH_SIDE_PX:
             return np.zeros((2, *guide.cells), np.float32), earlier.rgby
         flow = np.stack(self._cv2.split(self._search.calc(guide.luma_of_cells, earlier.luma_of_cells, None)))
         flow = self._refined(guide, earlier, flow)
         expected = self._sampled(earlier.rgby, flow)
-        limit = _MOTION_GAIN * guide.difference(expected) + np.float32(_MOTION_GAIN_OFFSET)
+        limit = MOTION_GAIN * guide.difference(expected) + np.float32(MOTION_GAIN_OFFSET)
         is_moving = (guide.difference(earlier.rgby) > limit).view(np.uint8)
         cv2 = self._cv2
         # Single cells that seem to move are noise; flat ones between others that move, as of a car's roof, move too.
         is_moving = cv2.morphologyEx(is_moving, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        is_moving = cv2.morphologyEx(is_moving, cv2.MORPH_CLOSE, np.ones((_FLAT_CELLS, _FLAT_CELLS), np.uint8))
+        is_moving = cv2.morphologyEx(is_moving, cv2.MORPH_CLOSE, np.ones((FLAT_CELLS, FLAT_CELLS), np.uint8))
         flow *= is_moving
         stands = self._cv2.resize(1 - is_moving, guide.luma.shape[::-1], interpolation=self._cv2.INTER_NEAREST)
         self._cv2.copyTo(earlier.rgby, stands, expected)
@@ -120,7 +110,7 @@ class MotionSearch:
     def _refined(self, guide: Guide, earlier: Guide, flow: Picture) -> Picture:
         """Move the flow to where the remaining difference says, by the guide's own gradients."""
         cv2 = self._cv2
-        side, flow_side = (_SUM_SIDE_CELLS,) * 2, (_FLOW_SIDE_CELLS,) * 2
+        side, flow_side = (SUM_SIDE_CELLS,) * 2, (FLOW_SIDE_CELLS,) * 2
         # The sum of Scharr's weights is 32.
         x_slope = cv2.Scharr(guide.luma, cv2.CV_32F, 1, 0, scale=1 / 32)
         y_slope = cv2.Scharr(guide.luma, cv2.CV_32F, 0, 1, scale=1 / 32)
@@ -130,15 +120,15 @@ class MotionSearch:
             return summed
 
         xx, xy, yy = total(x_slope, x_slope), total(x_slope, y_slope), total(y_slope, y_slope)
-        xx += np.float32(_FLATNESS)
-        yy += np.float32(_FLATNESS)
+        xx += np.float32(FLATNESS)
+        yy += np.float32(FLATNESS)
         determinant = xx * yy - xy * xy
-        for _ in range(_NUM_REFINEMENTS):
+        for _ in range(NUM_REFINEMENTS):
             remainder = cv2.subtract(guide.luma, self._sampled(earlier.luma, flow))
             x, y = total(x_slope, remainder), total(y_slope, remainder)
             step_px = np.stack([(yy * x - xy * y) / determinant, (xx * y - xy * x) / determinant])
-            np.clip(step_px, -_LARGEST_STEP_PX, _LARGEST_STEP_PX, out=step_px)
-            flow += step_px * np.float32(1 / _CELL_SIDE_PX)
+            np.clip(step_px, -LARGEST_STEP_PX, LARGEST_STEP_PX, out=step_px)
+            flow += step_px * np.float32(1 / CELL_SIDE_PX)
             flow = np.stack([cv2.blur(axis, flow_side) for axis in flow])
         return flow
 
@@ -150,7 +140,7 @@ class MotionSearch:
             x_px, y_px = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
             self._grid = x_px, y_px
         x_px, y_px = (
-            cv2.add(cv2.resize(axis * np.float32(_CELL_SIDE_PX), (width, height)), grid)
+            cv2.add(cv2.resize(axis * np.float32(CELL_SIDE_PX), (width, height)), grid)
             for axis, grid in zip(flow, self._grid, strict=True)
         )
         sampled: Picture = cv2.remap(picture, x_px, y_px, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)

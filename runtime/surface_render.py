@@ -92,7 +92,6 @@ class SurfaceRender:
             f"{encoder.description} is not 4:2:0 of 8 or 10 bits": layout is None,
             "scaled to the one size of the engine": contract.fixed_size
             not in (None, padded_size(contract, info.width, info.height)),
-            "steadied": finish.settles,
         }
         if any(reasons.values()) or layout is None:
             why = ", ".join(reason for reason, is_so in reasons.items() if is_so)
@@ -114,6 +113,7 @@ class SurfaceRender:
                 is_encoded_by_host=not encoder.takes_device_memory,
                 make_picture=make_picture,
                 extra_inputs=extra_inputs,
+                steady=finish.steady,
             )
         )
 

@@ -17,7 +17,7 @@ from stylize.runtime.artifact import open_artifact
 from stylize.runtime.color import Color
 from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass, picture_of
-from stylize.runtime.errors import BackendError, OptionError
+from stylize.runtime.errors import BackendError
 from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.pipeline import run_pipeline
@@ -77,9 +77,11 @@ class Rig:
         pix_fmt: str = "nv12",
         size: tuple[int, int] = (WIDTH, HEIGHT),
         scale: float = 1.0,
+        steady: float = 0.0,
+        max_delay_seconds: float = 0.002,
     ) -> None:
         width, height = size
-        self.device = HostDevice(seed=seed)
+        self.device = HostDevice(seed=seed, max_delay_seconds=max_delay_seconds)
         self.runner = HostRunner(open_artifact(write_affine(path / "identity.onnx", scale=scale)), self.device)
         self.runner.activate()
         self.device_pass = DevicePass(
@@ -90,6 +92,7 @@ class Rig:
             output=SurfaceLayout(pix_fmt, width + width % 2, height + height % 2),
             output_color=COLOR,
             is_encoded_by_host=True,
+            steady=steady,
         )
 
     def begin(self, picture: TimedPicture) -> Callable[[], None]:
@@ -120,12 +123,42 @@ def test_every_picture_comes_out_once_whole_and_in_order(pix_fmt: str, seed: int
     assert rig.device.allocated_bytes == 0
 
 
-def test_steadying_is_refused_where_it_cannot_be_done(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, seed=0)
-    (surface,) = surfaces(1, "nv12")
-    with pytest.raises(OptionError, match="--steady 0"):
-        rig.device_pass.begin(surface, finish=Finish(FinishOptions(steady=0.9)))
+def steadied_lumas(path: Path, *, seed: int, max_delay_seconds: float) -> tuple[list[NDArray[np.uint8]], list[float]]:
+    """A texture that moves by a pixel a picture, but for one of another scene; and where scenes begin."""
+    texture = np.random.default_rng(0).integers(BLACK, 235, (HEIGHT, WIDTH + 10), np.uint8)
+    rig = Rig(path, seed=seed, max_delay_seconds=max_delay_seconds, steady=0.9)
+    finish = Finish(FinishOptions(steady=0.9))
+    found: list[NDArray[np.uint8]] = []
+
+    def moving() -> Iterator[Surface]:
+        for number in range(10):
+            picture = numbered(number, "nv12")
+            shown = np.flipud(texture) if number == 7 else texture
+            host_planes(picture)[0][:] = shown[:, number : number + WIDTH]
+            yield Surface(picture, COLOR)
+
+    def begin(picture: TimedPicture) -> Callable[[], None]:
+        assert isinstance(picture, Surface)
+        return rig.device_pass.begin(picture, finish=finish)
+
+    def sink(item: Item) -> None:
+        assert isinstance(item, Surface)
+        found.append(host_planes(item.picture)[0].copy())
+
+    run_pipeline(moving(), network=begin, sink=sink, num_in_flight=NUM_IN_FLIGHT)
     rig.close()
+    assert rig.device.allocated_bytes == 0
+    return found, finish.cut_seconds
+
+
+def test_steadying_does_not_depend_on_how_late_the_device_is(tmp_path: Path) -> None:
+    """Its kernels read what others write, in two places by turns: out of order, or one too early, it would show."""
+    wanted, cut_seconds = steadied_lumas(tmp_path, seed=0, max_delay_seconds=0.0)
+    assert cut_seconds == [0.28, 0.32]
+    for seed in (1, 2):
+        found, again = steadied_lumas(tmp_path, seed=seed, max_delay_seconds=0.002)
+        np.testing.assert_array_equal(found, wanted)
+        assert again == cut_seconds
 
 
 class DeviceDecoder:

@@ -1,7 +1,7 @@
-"""Steadying: each claim on a clip whose motion is known exactly."""
+"""Steadying, on the CPU and by the kernels of the GPU: each claim on a clip whose motion is known exactly."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.host_steady import HostSteadier
 from helpers.networks import write_affine
 from stylize.benchmarks.clips import Layer, Scene, generated_scenes, wave_texture
 from stylize.benchmarks.temporal import FloatArray, pair_errors, rms
@@ -22,6 +23,17 @@ from stylize.runtime.pipeline import run_pipeline
 from stylize.runtime.steady import Steadier
 
 AMOUNT = 0.9
+
+
+@pytest.fixture(params=["CPU", "kernels"])
+def steadier(request: pytest.FixtureRequest) -> Iterator[Steadier | HostSteadier]:
+    """The one of the CPU, and that of a GPU on kernels compiled for the CPU."""
+    if request.param == "CPU":
+        yield Steadier(AMOUNT)
+    else:
+        on_device = HostSteadier(AMOUNT)
+        yield on_device
+        on_device.close()
 
 
 def painted(source: FloatArray, *, flicker: float = 0.0, seed: int = 0) -> FloatArray:
@@ -41,7 +53,7 @@ def painted(source: FloatArray, *, flicker: float = 0.0, seed: int = 0) -> Float
 
 
 def steadied(
-    source: FloatArray, plain: FloatArray, *, steadier: Steadier | None = None
+    source: FloatArray, plain: FloatArray, *, steadier: Steadier | HostSteadier | None = None
 ) -> tuple[FloatArray, list[int]]:
     """The plain clip after steadying, and the frames at which a new scene begins."""
     steadier = steadier or Steadier(AMOUNT)
@@ -60,11 +72,13 @@ def mean_gradient(clip: FloatArray) -> float:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["pan", "sub-pixel pan", "turn and zoom"])
-def test_flicker_is_halved_along_the_motion_and_strokes_stay_sharp(number: int) -> None:
+def test_flicker_is_halved_along_the_motion_and_strokes_stay_sharp(
+    number: int, steadier: Steadier | HostSteadier
+) -> None:
     scene = generated_scenes(num_frames=8)[number]
     source = scene.frames()
     calm, plain = painted(source), painted(source, flicker=0.05)
-    result, cuts = steadied(source, plain)
+    result, cuts = steadied(source, plain, steadier=steadier)
     before, after = (rms(pair_errors(clip, scene.motions())) for clip in (plain, result))
     assert after < 0.5 * before
     assert not cuts
@@ -72,14 +86,14 @@ def test_flicker_is_halved_along_the_motion_and_strokes_stay_sharp(number: int) 
     assert mean_gradient(result[-2:]) > 0.9 * mean_gradient(calm[-2:])
 
 
-def test_nothing_is_left_behind_an_object() -> None:
+def test_nothing_is_left_behind_an_object(steadier: Steadier | HostSteadier) -> None:
     """Nothing flickers here, so every difference to the plain clip is a ghost or a smear."""
     square = Layer(texture=lambda points: np.full((*points.shape[:-1], 3), (0.9, 0.1, 0.1), np.float32),
                    extent_px=(20, 35, 60, 80), shift_px=(6, 1))  # fmt: skip
     scene = Scene(name="square", num_frames=8, layers=[Layer(texture=wave_texture(4)), square])
     source = scene.frames()
     plain = painted(source)
-    result, _ = steadied(source, plain)
+    result, _ = steadied(source, plain, steadier=steadier)
     for motion in scene.motions():
         uncovered = ~motion.visible
         gap = np.abs(result[motion.target_index] - plain[motion.target_index])[uncovered]
@@ -88,7 +102,7 @@ def test_nothing_is_left_behind_an_object() -> None:
     assert np.abs(result - plain).mean() < 0.005
 
 
-def test_what_is_painted_on_a_flat_thing_moves_with_it() -> None:
+def test_what_is_painted_on_a_flat_thing_moves_with_it(steadier: Steadier | HostSteadier) -> None:
     """Its inside looks alike whether it moves or stands; what is around it decides, else paint sticks to the screen."""
     square = Layer(texture=lambda points: np.full((*points.shape[:-1], 3), (0.9, 0.1, 0.1), np.float32),
                    extent_px=(10, 40, 50, 80), shift_px=(4, 0))  # fmt: skip
@@ -98,69 +112,69 @@ def test_what_is_painted_on_a_flat_thing_moves_with_it() -> None:
     for index in range(len(plain)):
         left = 10 + 4 * index
         plain[index, 40:80, left : left + 40] = 0.4 + slope
-    result, _ = steadied(source, plain)
+    result, _ = steadied(source, plain, steadier=steadier)
     left = 10 + 4 * 11
     # Stuck to the screen it lags by 0.022; the motion found inside is three quarters of the true one.
     assert np.abs(result - plain)[11, 50:70, left + 8 : left + 32].mean() < 0.019
 
 
-def test_first_frame_of_a_new_scene_is_the_plain_one() -> None:
+def test_first_frame_of_a_new_scene_is_the_plain_one(steadier: Steadier | HostSteadier) -> None:
     source = np.concatenate([generated_scenes(num_frames=3)[number].frames() for number in (0, 1)])
     plain = painted(source, flicker=0.05)
-    result, cuts = steadied(source, plain)
+    result, cuts = steadied(source, plain, steadier=steadier)
     assert cuts == [3]
     np.testing.assert_allclose(result[3], plain[3], atol=1e-6)  # rounding of [0, 1] to [0, WHITE] and back
     assert np.abs(result[4] - plain[4]).max() > 0.01  # and the next ones are steadied again
 
 
 @pytest.mark.parametrize("height", [0.25, -0.25])
-def test_flash_passes_within_a_frame(height: float) -> None:
+def test_flash_passes_within_a_frame(height: float, steadier: Steadier | HostSteadier) -> None:
     source = 0.3 + 0.4 * np.repeat(generated_scenes(num_frames=1)[0].frames(), 6, axis=0)
     source[3] += height
     plain = painted(source)
-    result, _ = steadied(source, plain)
+    result, _ = steadied(source, plain, steadier=steadier)
     assert np.abs(result - plain).mean(axis=(1, 2, 3)).max() < 0.003
 
 
-def test_fade_is_not_delayed() -> None:
+def test_fade_is_not_delayed(steadier: Steadier | HostSteadier) -> None:
     light = np.linspace(1, 0, 16, dtype=np.float32)[:, None, None, None]
     source = light * np.repeat(generated_scenes(num_frames=1)[0].frames(), 16, axis=0)
     plain = source[..., ::-1].copy()
-    result, cuts = steadied(source, plain)
+    result, cuts = steadied(source, plain, steadier=steadier)
     # A blend of 0.81 without regard to light would stay 0.13 behind.
     assert np.abs(result - plain).mean(axis=(1, 2, 3)).max() < 0.01
     assert not cuts
 
 
-def test_what_the_network_paints_elsewhere_passes_too() -> None:
+def test_what_the_network_paints_elsewhere_passes_too(steadier: Steadier | HostSteadier) -> None:
     """A halo around something that passes by, on ground that stays as it is, leaves no ghost of itself."""
     source = np.repeat(generated_scenes(num_frames=1)[0].frames(), 8, axis=0)
     plain = painted(source)
     for index in range(3, 6):
         left = 30 + 30 * (index - 3)
         plain[index, 30:70, left : left + 30] *= 0.6
-    result, _ = steadied(source, plain)
+    result, _ = steadied(source, plain, steadier=steadier)
     # A blend of 0.81 would be off by 0.15 in each halo, new and old.
     assert np.abs(result - plain)[:, 35:65].mean(axis=(1, 2, 3)).max() < 0.02
     assert np.abs(result - plain)[6:, 35:65, 35:115].max() < 0.1
 
 
-def test_noise_of_a_still_camera_does_not_shimmer() -> None:
+def test_noise_of_a_still_camera_does_not_shimmer(steadier: Steadier | HostSteadier) -> None:
     random = np.random.default_rng(0)
     still = np.repeat(generated_scenes(num_frames=1)[0].frames(), 12, axis=0)
     source = np.clip(still + random.normal(0, 4 / 255, still.shape), 0, 1).astype(np.float32)
     plain = painted(still, flicker=0.03)
-    result, _ = steadied(source, plain)
+    result, _ = steadied(source, plain, steadier=steadier)
     before, after = (float(np.sqrt(np.square(np.diff(clip[4:], axis=0)).mean())) for clip in (plain, result))
     assert after < 0.3 * before
 
 
-def test_three_hundred_frames_neither_blur_nor_drift() -> None:
+def test_three_hundred_frames_neither_blur_nor_drift(steadier: Steadier | HostSteadier) -> None:
     """Warped 300 times over, the picture must still be the one the network paints."""
     layer = Layer(texture=wave_texture(2), shift_px=(0.7, 0.4))
     source = Scene(name="long pan", num_frames=300, layers=[layer], width_px=80, height_px=60).frames()
     plain = painted(source)
-    result, _ = steadied(source, plain)
+    result, _ = steadied(source, plain, steadier=steadier)
     assert mean_gradient(result[-10:]) > 0.9 * mean_gradient(plain[-10:])
     early, late = (float(np.abs(result[part] - plain[part]).mean()) for part in (slice(20, 40), slice(-20, None)))
     assert late < 0.03
@@ -200,17 +214,17 @@ def test_warm_up_leads_to_the_same_pictures() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (5, 3), (31, 33), (64, 7), (41, 90)])
-def test_any_size(width: int, height: int) -> None:
+def test_any_size(width: int, height: int, steadier: Steadier | HostSteadier) -> None:
     source = np.random.default_rng(0).random((3, height, width, 3), np.float32)
-    result, _ = steadied(source, source)
+    result, _ = steadied(source, source, steadier=steadier)
     assert np.isfinite(result).all()
     plain = 0.5 + 0.05 * source
-    result, _ = steadied(np.repeat(source[:1], 3, axis=0), plain)
+    steadier.reset()
+    result, _ = steadied(np.repeat(source[:1], 3, axis=0), plain, steadier=steadier)
     assert np.abs(result[2] - plain[2]).max() > 0.001  # a still source is steadied whatever its size
 
 
-def test_a_change_of_size_begins_anew() -> None:
-    steadier = Steadier(AMOUNT)
+def test_a_change_of_size_begins_anew(steadier: Steadier | HostSteadier) -> None:
     small, large = (np.random.default_rng(0).random((1, side, side, 3), np.float32) for side in (40, 48))
     steadied(small, small, steadier=steadier)
     result, _ = steadied(large, large, steadier=steadier)

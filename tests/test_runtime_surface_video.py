@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from helpers.clips import ClipSpec, write_clip
 from helpers.host_device import HostDevice, HostRunner
 from helpers.networks import write_affine, write_colors
+from stylize.benchmarks.clip_file import write_clip as write_pictures
+from stylize.benchmarks.clips import generated_scenes
 from stylize.runtime import EncodeOptions, FinishOptions, RunReport, Selection, Stylizer, stylize_video
 from stylize.runtime.artifact import open_artifact
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
@@ -129,6 +131,25 @@ def test_controls_of_the_artist_are_those_of_the_cpu(rig: Rig) -> None:
     finish = FinishOptions(keep_colors=True, mask=mask, mask_feather_px=6, fade_in_seconds=0.2)
     rig.both(clip, finish=finish, strength=0.7)
     assert rig.num_surfaces == 10
+
+
+def test_steadying_is_that_of_the_cpu(rig: Rig) -> None:
+    """The same cut is found and, where noise is all that changes, the same is left of it."""
+    scenes = np.concatenate([generated_scenes(num_frames=1)[number].frames().repeat(5, axis=0) for number in (0, 1)])
+    grey = scenes.mean(axis=-1, keepdims=True)  # noise of colour would show the filters of chroma, which differ
+    noisy = grey + np.random.default_rng(0).normal(0, 4 / 255, grey.shape)
+    frames = (np.clip(noisy, 0, 1) * 255).round().astype(np.uint8).repeat(3, axis=-1)
+    clip = rig.folder / "in.mkv"
+    write_pictures(clip, frames[:, :, :-1], options=EncodeOptions(crf=0))
+    finish = FinishOptions(steady=0.9, fade_in_seconds=0.04)
+    report = rig.both(clip, finish=finish)
+    assert rig.num_surfaces == 10
+    assert report.scene_cut_seconds == (0.2,)
+    (_, plain), (_, steadied) = (
+        rig.render(clip, on_device=True, finish=FinishOptions(steady=steady)) for steady in (0.0, 0.9)
+    )
+    change, calmer = (np.abs(clip[4].astype(int) - clip[3]).mean() for clip in (plain, steadied))
+    assert calmer < 0.5 * change
 
 
 def test_a_mix_that_changes_with_every_picture_is_that_of_the_cpu(rig: Rig) -> None:

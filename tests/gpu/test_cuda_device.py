@@ -2,20 +2,23 @@
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from helpers.host_device import HostDevice
 from helpers.host_kernels import host_kernels
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.color import Color
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.cuda import CudaDevice, CudaGraph
-from stylize.runtime.device import DeviceTensor
+from stylize.runtime.device import Device, DeviceTensor
 from stylize.runtime.device_color import RgbTensors, SurfaceLayout, kernel_name, kernel_pass
 from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass
+from stylize.runtime.device_steady import DeviceSteadier
 from stylize.runtime.errors import BackendError, BackendUnavailableError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.finish import Finish
@@ -156,6 +159,75 @@ def test_kernels_give_the_values_of_the_host(
             for memory in (found, wanted)
         ]
         assert np.abs(planes[0] - planes[1]).max() <= (64 if pix_fmt == "p010le" else 1)
+
+
+@pytest.mark.parametrize("size", [(640, 360), (53, 35)])
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_steadying_gives_the_values_of_the_host(device: CudaDevice, precision: str, size: tuple[int, int]) -> None:
+    """A pan and a cut; what the host's values are worth is tested elsewhere."""
+    sources = panned_frames(*size)
+    found = steadied(device, sources, precision)
+    with HostDevice(seed=0, max_delay_seconds=0) as host:
+        wanted = steadied(host, sources, precision)
+    assert [is_cut for _, is_cut in found] == [is_cut for _, is_cut in wanted] == [False] * 4 + [True, False]
+    for (picture, _), (reference, _) in zip(found, wanted, strict=True):
+        difference = np.abs(picture - reference)
+        # A GPU fuses multiply and add: the last bit of a flow differs, and with it what just counts as moving.
+        assert difference.mean() < 2e-4
+        assert np.percentile(difference, 99) < 2e-3
+
+
+def panned_frames(width: int, height: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+    """Six pictures (3, height, width) in [0, 1], moving by (2, 1) pixels each; the last two are another scene."""
+    random = np.random.default_rng(0)
+    scenes = []
+    for _ in range(2):
+        coarse = random.random((3, height // 6 + 6, width // 6 + 6), np.float32)
+        scenes.append(coarse.repeat(6, axis=1).repeat(6, axis=2))
+    return [
+        scenes[number // 4][:, number : number + height, 2 * number : 2 * number + width].copy() for number in range(6)
+    ]
+
+
+def steadied(
+    device: Device,
+    sources: list[np.ndarray],
+    precision: str,  # type: ignore[type-arg]
+) -> list[tuple[np.ndarray, bool]]:  # type: ignore[type-arg]
+    """The sources, painted in other colours under flicker and steadied on `device`; and whether a scene begins."""
+    dtype = np.dtype(np.float16 if precision == "fp16" else np.float32)
+    random, results = np.random.default_rng(1), []
+    _, height, width = sources[0].shape
+    num_bytes = 3 * height * width * dtype.itemsize
+    with (
+        device.current(),
+        device.allocate(num_bytes) as source,
+        device.allocate(num_bytes) as styled,
+        device.allocate(8) as flags,
+        device.allocate_host(num_bytes) as host,
+        device.allocate_host(8) as host_flags,
+    ):
+        stream = device.open_stream()
+        host_flags.data[:] = 0
+        device.upload(flags.address, host_flags, 8, cuda_stream=stream)
+        tensors = RgbTensors(source.address, styled.address, width, height, dtype.itemsize)
+        with closing(
+            DeviceSteadier(device, tensors, size=(width, height), amount=0.9, flags=flags.address)
+        ) as steadier:
+            for frame in sources:
+                painted = 0.8 * frame[::-1] + 0.1 * random.random(frame.shape, np.float32)
+                for memory, values in ((source, frame), (styled, painted)):
+                    host.data[:] = values.astype(dtype).reshape(-1).view(np.uint8)
+                    device.upload(memory.address, host, num_bytes, cuda_stream=stream)
+                    stream.synchronize()
+                steadier.enqueue(cuda_stream=stream)
+                device.download(host, steadier.result, num_bytes, cuda_stream=stream)
+                device.download(host_flags, flags.address, 8, cuda_stream=stream)
+                stream.synchronize()
+                has_nan, is_cut = host_flags.data.view(np.int32)
+                assert not has_nan
+                results.append((host.data.view(dtype).reshape(frame.shape).astype(np.float32), bool(is_cut)))
+    return results
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])

@@ -1,5 +1,5 @@
 // The part of the CUDA driver that runtime/cuda.py reaches through PyCUDA, on the CPU: memory is the host's, a stream
-// runs at once, a graph is a list of calls, the kernels are color.cu compiled for the host. Everything that a stream
+// runs at once, a graph is a list of calls, the kernels are compiled for the host. Everything that a stream
 // gets without a current context, or from memory that was freed, is an error as it is on a GPU.
 
 #include <dlfcn.h>
@@ -12,7 +12,7 @@
 #include <mutex>
 #include <vector>
 
-#include "color.cu"
+#include "kernels.cu"
 
 typedef int Result;
 typedef unsigned long long Address;
@@ -37,6 +37,24 @@ static const size_t CAPACITY = size_t(8) << 30;
 static size_t used = 0;
 static int the_context;
 
+static bool holds(Address address, size_t size) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto after = allocations.upper_bound(address);
+    if (after == allocations.begin()) return false;
+    --after;
+    return address + size <= after->first + after->second;
+}
+
+static bool holds_pictures(const Pass& pass) {
+    const size_t values = 3ull * pass.padded_height * pass.padded_width * 2;
+    return holds(pass.rgb, values) && holds(pass.styled, values) && holds(pass.surface.y, 1);
+}
+
+static bool holds_pictures(const Steady& pass) {
+    const size_t values = 3ull * pass.padded_height * pass.padded_width * 2;
+    return holds(pass.source, values) && holds(pass.painted, values) && holds(pass.history, values) && holds(pass.flags, 8);
+}
+
 static Result queue(Stream* stream, std::function<Result()> work) {
     if (contexts.empty()) return INVALID_CONTEXT;
     stream = stream ? stream : &default_stream;
@@ -45,12 +63,16 @@ static Result queue(Stream* stream, std::function<Result()> work) {
     return SUCCESS;
 }
 
-static bool holds(Address address, size_t size) {
-    std::lock_guard<std::mutex> guard(lock);
-    auto after = allocations.upper_bound(address);
-    if (after == allocations.begin()) return false;
-    --after;
-    return address + size <= after->first + after->second;
+// The kernel of a structure passed by value.
+template <typename Argument>
+static Result launch(void* function, const void* bytes, int num_columns, int num_rows, Stream* stream) {
+    Argument argument;
+    std::memcpy(&argument, bytes, sizeof argument);
+    return queue(stream, [=] {
+        if (!holds_pictures(argument)) return INVALID_VALUE;
+        ((void (*)(const Argument*, int, int))function)(&argument, num_columns, num_rows);
+        return SUCCESS;
+    });
 }
 
 extern "C" {
@@ -137,7 +159,7 @@ Result cuEventElapsedTime_v2(float* ms, Event* first, Event* last) {
     return *ms = std::chrono::duration<float, std::milli>(last->reached - first->reached).count(), SUCCESS;
 }
 Result cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void**) {
-    static const char beginning[] = "// color.cu ";
+    static const char beginning[] = "// kernels ";
     const size_t length = std::strlen((const char*)image);  // PTX ends with a zero
     *module = &the_context;
     return length > 100000 && !std::memcmp(image, beginning, sizeof beginning - 1) ? SUCCESS : INVALID_VALUE;
@@ -156,15 +178,13 @@ Result cuFuncSetBlockShape(void*, int x, int y, int z) { return x * y * z == 128
 Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned, unsigned bx, unsigned by, unsigned, unsigned,
                       Stream* stream, void**, void** extra) {
     // CU_LAUNCH_PARAM_BUFFER_POINTER is 1, CU_LAUNCH_PARAM_BUFFER_SIZE 2
-    if (extra[0] != (void*)1 || extra[2] != (void*)2 || *(size_t*)extra[3] != sizeof(Pass)) return INVALID_VALUE;
-    Pass pass;
-    std::memcpy(&pass, extra[1], sizeof pass);
-    return queue(stream, [=] {
-        const size_t values = 3ull * pass.padded_height * pass.padded_width * 2;
-        if (!holds(pass.rgb, values) || !holds(pass.styled, values) || !holds(pass.surface.y, 1)) return INVALID_VALUE;
-        ((void (*)(const Pass*, int, int))function)(&pass, gx * bx, gy * by);
-        return SUCCESS;
-    });
+    if (extra[0] != (void*)1 || extra[2] != (void*)2) return INVALID_VALUE;
+    const int num_columns = gx * bx, num_rows = gy * by;
+    switch (*(size_t*)extra[3]) {
+        case sizeof(Pass): return launch<Pass>(function, extra[1], num_columns, num_rows, stream);
+        case sizeof(Steady): return launch<Steady>(function, extra[1], num_columns, num_rows, stream);
+        default: return INVALID_VALUE;
+    }
 }
 Result cuStreamBeginCapture_v2(Stream* stream, int mode) {
     if (mode != 1 || !stream || stream->is_recording) return INVALID_VALUE;

@@ -1,6 +1,6 @@
 """A device made of threads: each stream is one, runs what is queued in order, and dawdles at random before each step.
 
-It does for real what a GPU does, with `color.cu` compiled for the host and ONNX Runtime as the network, and as late
+It does for real what a GPU does, with the kernels compiled for the host and ONNX Runtime as the network, and as late
 as it likes. Memory is filled with garbage when it is taken and when it is freed, and using it after that is an error.
 """
 

@@ -1,0 +1,4 @@
+// All kernels, for the one module that a GPU loads: `make kernels` compiles this file.
+
+#include "color.cu"
+#include "steady.cu"
