@@ -46,6 +46,7 @@ LEVEL_DTYPE: Final = np.dtype(
         *((name, np.uint64) for name in ("luma", "earlier_luma", "known", "found", "sums")),
         *((name, np.int32) for name in ("width", "height", "columns", "rows", "known_columns", "known_rows")),
         ("known_scale", np.float32),
+        ("ignores_light", np.int32),
     ],
     align=True,
 )
@@ -198,6 +199,7 @@ class DeviceSteadier:
         for number in reversed(range(len(self._levels) - 1)):
             columns, rows = self._levels[number + 1]
             level = self._level(number) | {"luma": lumas[number], "earlier_luma": earlier[number]}
+            level["ignores_light"] = number > 0  # far from the true motion a change of light would be taken for one
             for _ in range(NUM_REFINEMENTS):
                 level |= known | {"known": flows[0], "found": flows[1], "sums": self.addresses["sums"]}
                 launches += [self._launch(kernel, (columns, rows), {}, level) for kernel in ("products", "step")]
@@ -262,7 +264,7 @@ def _buffer_bytes(tensors: RgbTensors, levels: Sequence[_Size]) -> dict[str, int
         },
         **{f"flow {turn}": 2 * cells * _FLOAT_BYTES for turn in (0, 1)},
         **{f"mask {turn}": cells for turn in (0, 1)},
-        "sums": 5 * cells * _FLOAT_BYTES,
+        "sums": 8 * cells * _FLOAT_BYTES,
         "seen": 4 * cells * _FLOAT_BYTES,
         "gap_of_cells": 3 * cells * _FLOAT_BYTES,
         "weight": cells * _FLOAT_BYTES,

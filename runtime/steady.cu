@@ -14,10 +14,11 @@
 struct Level {  // of the search: a luma picture of the guide, the same of the frame before, motion on cells of it
     unsigned long long luma, earlier_luma;  // (height, width) float
     unsigned long long known, found;        // flow (2, rows, columns) float in cells: to begin with, and found
-    unsigned long long sums;                // (5, rows, columns) float
+    unsigned long long sums;                // (8, rows, columns) float
     int width, height, columns, rows;
     int known_columns, known_rows;  // 0 where nothing is known: the search begins with no motion
     float known_scale;              // 2 from a grid of half the size, else 1
+    int ignores_light;              // whether only what differs from the mean around counts
 };
 
 struct Steady {
@@ -102,12 +103,12 @@ DEVICE Flow known_flow(const Level& level, int x, int y, int width, int height) 
                 level.known_scale * place.in(flow + level.known_rows * level.known_columns, level.known_columns)};
 }
 
-// For every cell the means of the products of both slopes and of each with what the known flow leaves of the picture.
+// For every cell the means of both slopes and of what the known flow leaves of the picture, and of their products.
 DEVICE void products(const Steady& pass, int x, int y) {
     const Level& level = pass.level;
     if (x >= level.columns || y >= level.rows) return;
     const Span across(x, level.width, level.columns), down(y, level.height, level.rows);
-    float sums[5] = {};
+    float sums[8] = {};
     for (int j = down.first; j <= down.last; ++j) {
         const float* row[3];
         for (int k = 0; k < 3; ++k) row[k] = floats(level.luma) + reflected(j + k - 1, level.height) * level.width;
@@ -127,24 +128,32 @@ DEVICE void products(const Steady& pass, int x, int y) {
             sums[2] += weight * y_slope * y_slope;
             sums[3] += weight * x_slope * remainder;
             sums[4] += weight * y_slope * remainder;
+            sums[5] += weight * x_slope;
+            sums[6] += weight * y_slope;
+            sums[7] += weight * remainder;
         }
     }
-    for (int k = 0; k < 5; ++k) floats(level.sums)[(k * level.rows + y) * level.columns + x] = sums[k];
+    for (int k = 0; k < 8; ++k) floats(level.sums)[(k * level.rows + y) * level.columns + x] = sums[k];
 }
 
 // Where the remaining difference says that a cell was.
 DEVICE Flow improved(const Steady& pass, int x, int y) {
     const Level& level = pass.level;
     const int reach = pass.sum_side / 2, num_places = pass.sum_side * pass.sum_side;
-    float sums[5] = {};
+    float sums[8] = {};
     for (int j = y - reach; j <= y + reach; ++j) {
         const int row = reflected(j, level.rows);
         for (int i = x - reach; i <= x + reach; ++i) {
             const float* sum = floats(level.sums) + row * level.columns + reflected(i, level.columns);
-            for (int k = 0; k < 5; ++k) sums[k] += sum[k * level.rows * level.columns];
+            for (int k = 0; k < 8; ++k) sums[k] += sum[k * level.rows * level.columns];
         }
     }
-    for (int k = 0; k < 5; ++k) sums[k] /= num_places;
+    for (int k = 0; k < 8; ++k) sums[k] /= num_places;
+    if (level.ignores_light) {
+        const float x_slope = sums[5], y_slope = sums[6], remainder = sums[7];
+        sums[0] -= x_slope * x_slope, sums[1] -= x_slope * y_slope, sums[2] -= y_slope * y_slope;
+        sums[3] -= x_slope * remainder, sums[4] -= y_slope * remainder;
+    }
     const float xx = sums[0] + pass.flatness, xy = sums[1], yy = sums[2] + pass.flatness;
     const float determinant = xx * yy - xy * xy, limit = pass.largest_step;
     const Flow flow = known_flow(level, x, y, level.columns, level.rows);

@@ -1,6 +1,6 @@
 """What steadying on a GPU is worth beside steadying on the CPU: their searches differ, so their pictures do.
 
-    python tests/measure_steady.py CLIP WIDTHxHEIGHT NUM_FRAMES STYLE...
+    python tests/measure_steady.py CLIP WIDTHxHEIGHT FIRST:END STYLE...
 
 The kernels of the GPU run on this CPU, compiled by its C++ compiler, on float32 and on float16. For each style: e_stab
 plain and steadied, the mean gradient as a ratio to the plain one, and how far the steadied pictures are apart.
@@ -40,10 +40,12 @@ def steadied(frames: Pixels, stylized: Pixels, steadier: Steadies) -> Pixels:
     return result
 
 
-def main(clip: Path, size: str, num_frames: int, styles: list[str]) -> None:
+def main(clip: Path, size: str, part: str, styles: list[str]) -> None:
     width, height = map(int, size.split("x"))
-    reference = estimated_reference(clip.name, read_frames(clip, num_frames=num_frames, size_px=(width, height)))
-    print(f"{clip.name}, {len(reference.frames)} frames of {size}: e_stab {reference.e_stab:.4f}")
+    first, end = map(int, part.split(":"))
+    frames = read_frames(clip, num_frames=end, size_px=(width, height))[first:]
+    reference = estimated_reference(clip.name, frames)
+    print(f"{clip.name}, {len(frames)} frames of {size} from {first} on: e_stab {reference.e_stab:.4f}")
     print(f"{'':18}{'plain':>8}{'CPU':>8}{'f32':>8}{'f16':>8}{'f32/CPU':>9}{'gradient: CPU':>15}{'f32':>6}{'apart':>8}")
     for style in styles:
         with Stylizer(style) as stylizer:
@@ -64,4 +66,4 @@ def main(clip: Path, size: str, num_frames: int, styles: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

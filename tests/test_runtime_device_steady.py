@@ -35,14 +35,14 @@ def painted(frame_HWC: Floats) -> Floats:
     return np.ascontiguousarray(np.moveaxis(0.15 + 0.7 * frame_HWC[..., ::-1], -1, 0)) * np.float32(WHITE)
 
 
-def moving_clip(width: int, height: int, *, num_frames: int = 4) -> Floats:
+def moving_clip(width: int, height: int, *, num_frames: int = 4, pan_px: tuple[float, float] = (1.7, 0.4)) -> Floats:
     """A pan by parts of pixels with a square that moves against it, under noise."""
     square = Layer(
         texture=lambda points: np.full((*points.shape[:-1], 3), (0.9, 0.1, 0.1), np.float32),
         extent_px=(width // 4, height // 4, width // 2, height // 2),
         shift_px=(-2.3, 1.2),
     )
-    layers = [Layer(texture=wave_texture(4), shift_px=(1.7, 0.4)), square]
+    layers = [Layer(texture=wave_texture(4), shift_px=pan_px), square]
     frames = Scene(name="both", num_frames=num_frames, layers=layers, width_px=width, height_px=height).frames()
     noise = np.random.default_rng(0).normal(0, 2 / 255, frames.shape)
     return np.clip(frames + noise, 0, 1).astype(np.float32)
@@ -76,9 +76,31 @@ def test_a_level_of_the_search_is_what_the_cpu_refines_by(size: tuple[int, int],
     wanted = MotionSearch(cv2)._refined(guide, earlier, start)
     found = on_device.array("flow 0", wanted.shape)
     assert np.abs(wanted).max() > 0.3
-    # OpenCV samples at whole 32nds of a pixel.
-    assert np.abs(found - wanted).max() < 1 / 32
-    assert np.abs(found - wanted).mean() < 1 / 256
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+def test_less_light_is_no_motion(on_device: HostSteadier) -> None:
+    """On ground with little to hold on to, such as asphalt under a camera that adapts to a car."""
+    ground = cv2.GaussianBlur(np.random.default_rng(0).random((120, 160, 3), np.float32), (0, 0), 4)
+    slope = np.linspace(0.3, 0.5, 160, dtype=np.float32)[:, None]
+    for light in (1.0, 0.96):
+        frame = (light * (slope + 0.2 * ground)).astype(np.float32)
+        on_device.push(planes_of(frame), painted(frame))
+    assert on_device.array("mask 1", cells_of((160, 120)), np.uint8).mean() < 0.02  # all of it where light counts
+
+
+def test_what_moves_is_what_moves_on_the_cpu(on_device: HostSteadier, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = moving_clip(160, 120, num_frames=2, pan_px=(0, 0))
+    for frame in (first, second):
+        on_device.push(planes_of(frame), painted(frame))
+    guide, earlier = (Guide(cv2, planes_of(frame)) for frame in (second, first))
+    search = MotionSearch(cv2)
+    monkeypatch.setattr(search, "_refined", lambda *_: on_device.array("flow 0", (2, *guide.cells)).copy())
+    wanted = search(guide, earlier)[0].any(axis=0)
+    found = on_device.array("mask 1", guide.cells, np.uint8).astype(bool)
+    # The square, where its old and new place are not one, and flat as it is all that is between its edges.
+    assert 0.05 < wanted.mean() < 0.4
+    assert (found != wanted).mean() < 0.005
 
 
 @pytest.mark.parametrize("size", list(SIZES.values())[:3], ids=list(SIZES)[:3])
@@ -95,11 +117,9 @@ def test_with_the_same_motion_the_picture_is_that_of_the_cpu(
         found, wanted = painted(frame), painted(frame)
         plain = wanted.copy()
         assert on_device.push(planes_of(frame), found) == on_host.push(planes_of(frame), wanted)
-        difference = np.abs(found - wanted) / WHITE
-        # OpenCV warps by whole 32nds of a pixel; at edges that is more than elsewhere.
-        assert difference.mean() < 5e-4
-        assert np.percentile(difference, 99.5) < 0.01
-    assert np.abs(wanted - plain).mean() / WHITE > 20 * difference.mean()
+        # A fortieth of a code of 8 bits.
+        np.testing.assert_allclose(found, wanted, atol=WHITE * 1e-4)
+    assert np.abs(wanted - plain).mean() > 0.005 * WHITE
 
 
 def test_where_nothing_moves_the_picture_is_that_of_the_cpu(on_device: HostSteadier) -> None:
@@ -112,8 +132,22 @@ def test_where_nothing_moves_the_picture_is_that_of_the_cpu(on_device: HostStead
         wanted = found.copy()
         on_device.push(planes_of(frame), found)
         on_host.push(planes_of(frame), wanted)
-        # A tenth of a code of 8 bits.
-        np.testing.assert_allclose(found, wanted, atol=WHITE * 4e-4)
+        np.testing.assert_allclose(found, wanted, atol=WHITE * 1e-4)
+
+
+@pytest.mark.parametrize(("contrast", "is_cut"), [(1.0, False), (0.1, True)])
+def test_a_cut_is_what_the_contrast_of_the_source_makes_one(
+    contrast: float, is_cut: bool, on_device: HostSteadier
+) -> None:
+    """The same change: on blocks of black and white it is noise, on grey ones it is all there is."""
+    random, on_host = np.random.default_rng(0), Steadier(AMOUNT)
+    blocks = random.integers(0, 2, (10, 10, 1)).repeat(8, axis=0).repeat(8, axis=1)
+    found = []
+    for _ in range(2):
+        frame = 0.5 + contrast * 0.6 * (blocks - 0.5) + random.uniform(-0.15, 0.15, (80, 80, 3))
+        frame = frame.astype(np.float32)
+        found.append([steadier.push(planes_of(frame), painted(frame)) for steadier in (on_device, on_host)])
+    assert found == [[False, False], [is_cut, is_cut]]
 
 
 def test_half_precision_is_as_good() -> None:

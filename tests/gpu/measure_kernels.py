@@ -1,4 +1,6 @@
-"""Bandwidth of the colour kernels and of copies from and to the host, beside that of a copy on the GPU; writes JSON."""
+"""Bandwidth of the colour kernels and of copies from and to the host, beside that of a copy on the GPU, and the time of
+steadying a picture; writes JSON.
+"""
 
 import ctypes
 import json
@@ -6,11 +8,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import numpy as np
+
 from stylize.runtime.color import Color
-from stylize.runtime.cuda import CudaDevice
+from stylize.runtime.cuda import CudaDevice, CudaGraph
+from stylize.runtime.device import DeviceBuffer
 from stylize.runtime.device_color import RgbTensors, SurfaceLayout, kernel_name, kernel_pass
+from stylize.runtime.device_steady import DeviceSteadier
 
 COLOR = Color(matrix=1, is_full_range=False)
 NUM_LAUNCHES, NUM_SAMPLES = 200, 15
@@ -70,10 +77,58 @@ def measured(device: CudaDevice, width: int, height: int) -> dict[str, float]:
         }
 
 
+def steadying(device: CudaDevice, width: int, height: int) -> dict[str, float]:
+    """Time of steadying a picture that moves, queued kernel by kernel and as a graph of two pictures.
+
+    Where the graph is faster, launching is the limit and not the GPU. Both include making RGB of NV12.
+    """
+    layout = SurfaceLayout("nv12", width, height)
+    rgb_bytes = 3 * width * height * 2
+    stream = device.open_stream()
+    texture = np.repeat(
+        np.repeat(np.random.default_rng(0).integers(16, 236, (height // 8 + 1, width // 8 + 2)), 8, 0), 8, 1
+    )
+    with ExitStack() as owned:
+        owned.enter_context(device.current())
+        surfaces = [owned.enter_context(device.allocate(layout.size_bytes)) for _ in range(2)]
+        source, styled = (owned.enter_context(device.allocate(rgb_bytes)) for _ in range(2))
+        flags = owned.enter_context(device.allocate(8))
+        host = owned.enter_context(device.allocate_host(layout.size_bytes))
+        for number, surface in enumerate(surfaces):
+            host.data[:] = 128
+            luma = host.data[: layout.offsets_bytes[1]].reshape(height, -1)
+            luma[:, :width] = texture[:height, 3 * number : 3 * number + width]
+            device.upload(surface.address, host, layout.size_bytes, cuda_stream=stream)
+            stream.synchronize()
+        name = kernel_name("rgb_from_yuv", layout, 2)
+
+        def make_rgb(target: int, surface: DeviceBuffer) -> None:
+            tensors = RgbTensors(target, target, width, height, 2)
+            argument = kernel_pass(layout.planes_at(surface.address), tensors, size=(width, height), color=COLOR)
+            device.launch(name, argument, -(-width // 16), height, cuda_stream=stream)
+
+        tensors = RgbTensors(source.address, styled.address, width, height, 2)
+        steadier = owned.enter_context(
+            closing(DeviceSteadier(device, tensors, size=(width, height), amount=0.9, flags=flags.address))
+        )
+
+        def two_pictures() -> None:
+            for surface in surfaces:
+                make_rgb(source.address, surface)
+                steadier.enqueue(cuda_stream=stream)
+
+        make_rgb(styled.address, surfaces[0])
+        two_pictures()  # the first picture has nothing to hold on to
+        graph = owned.enter_context(closing(CudaGraph(device, stream, two_pictures)))
+        works = {"steady": two_pictures, "steady_as_graph": lambda: graph.launch(cuda_stream=stream.handle)}
+        return {f"{name}_ms": 1000 * seconds_per_launch(device, work) / 2 for name, work in works.items()}
+
+
 def main(target: Path) -> None:
     with CudaDevice() as device:
         results = {
-            f"{width}x{height}": measured(device, width, height) for width, height in ((1920, 1080), (3840, 2160))
+            f"{width}x{height}": measured(device, width, height) | steadying(device, width, height)
+            for width, height in ((1920, 1080), (3840, 2160))
         }
         gpu = device.gpu.name
     target.write_text(json.dumps({"gpu": gpu, "num_launches": NUM_LAUNCHES, "results": results}, indent=2) + "\n")
