@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -38,18 +37,35 @@ def clip(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "in.mp4", ClipSpec())  # 64x48 at 25 frames per second
 
 
+class Clock:
+    """A clock in place of the machine's, so that the time a network takes does not depend on what else runs."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the probe looks at."""
+    clock = Clock()
+    monkeypatch.setattr("stylize.runtime.quality.time", clock)
+    return clock
+
+
 class Sleeper:
     """A network that takes a known time for each frame, two of them side by side."""
 
     num_in_flight = 2
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self._seconds, self._clock = seconds, clock
         self.sizes: set[tuple[int, int]] = set()
 
     def begin(self, frame: Frame) -> Callable[[], None]:
         self.sizes.add((frame.width, frame.height))
-        time.sleep(self._seconds)
+        self._clock.now += self._seconds
         return lambda: None
 
 
@@ -74,13 +90,12 @@ def test_variants_are_listed_under_their_style(models: Path) -> None:
     ],
 )
 def test_auto_takes_the_best_that_keeps_up(
-    seconds: dict[str, float], expected: str, models: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: dict[str, float], expected: str, models: Path, clip: Path, clock: Clock
 ) -> None:
-    monkeypatch.setattr("stylize.runtime.quality._PROBE_SECONDS", 0.1)
     by_name = {
-        "ink-quality": Sleeper(seconds["quality"]),
-        "ink": Sleeper(seconds["balanced"]),
-        "ink-fastest": Sleeper(seconds["fastest"]),
+        "ink-quality": Sleeper(seconds["quality"], clock),
+        "ink": Sleeper(seconds["balanced"], clock),
+        "ink-fastest": Sleeper(seconds["fastest"], clock),
     }
 
     @contextmanager
@@ -94,29 +109,24 @@ def test_auto_takes_the_best_that_keeps_up(
     assert by_name["ink-quality"].sizes == {(32, 24)}
 
 
-def test_auto_follows_the_rate_asked_for(models: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stylize.runtime.quality._PROBE_SECONDS", 0.1)
-
+def test_auto_follows_the_rate_asked_for(models: Path, clip: Path, clock: Clock) -> None:
     @contextmanager
     def load(chosen: Artifact) -> Iterator[Sleeper]:
-        yield Sleeper(0.06)  # 13 frames per second beside a decoder: too slow for 25, enough for 10
+        yield Sleeper(0.06, clock)  # 13 frames per second beside a decoder: too slow for 25, enough for 10
 
     selection = Selection(frame_rate=Fraction(10))
     assert choose_variant("ink", Quality.AUTO, clip, selection=selection, load=load)[0].name == "ink-quality"
 
 
-def test_frames_per_second_counts_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stylize.runtime.quality._PROBE_SECONDS", 0.2)
-    # A sleep is never shorter than asked, and on a busy machine longer.
-    assert 20 < frames_per_second(Sleeper(0.01), width=16, height=16) <= 100
+def test_frames_per_second_counts_what_was_done(clock: Clock) -> None:
+    assert frames_per_second(Sleeper(0.01, clock), width=16, height=16) == pytest.approx(100)
 
 
-def test_large_frames_are_measured_by_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stylize.runtime.quality._PROBE_SECONDS", 0.2)
-    network = Sleeper(0.01)
+def test_large_frames_are_measured_by_smaller_ones(clock: Clock) -> None:
+    network = Sleeper(0.01, clock)
     fps = frames_per_second(network, width=3840, height=2160)  # nine times 1280x720
     assert network.sizes == {(1280, 720)}
-    assert 20 / 9 < fps <= 100 / 9
+    assert fps == pytest.approx(100 / 9)
 
 
 def test_the_report_names_the_variant_and_why(models: Path, clip: Path, tmp_path: Path) -> None:
