@@ -86,8 +86,8 @@ def test_each_model_is_measured_steadied_too(measured: tuple[Result, Path]) -> N
         # What the network does to the noise of a still is what steadying is for.
         assert plain.static_flicker is not None
         assert steadied.static_flicker is not None
-        # How much calmer is for the steadier's own tests; 0.68 on these few pixels.
-        assert steadied.static_flicker < 0.8 * plain.static_flicker
+        # How much calmer is for the steadier's own tests; 0.30 and 0.27 on these few pixels.
+        assert steadied.static_flicker < 0.5 * plain.static_flicker
 
 
 def test_the_table_goes_to_standard_output(measured: tuple[Result, Path]) -> None:
