@@ -12,6 +12,8 @@ __all__ = ["PictureDecoder"]
 
 # More than any decoder holds: 16 pictures wait for their turn in H.264 and HEVC, and one in each thread.
 _NUM_REMEMBERED: Final = 64
+# FFmpeg's AVFMT_NOTIMESTAMPS: a format without times, such as bare H.264.
+_NO_TIMES: Final = 0x80
 
 
 class PictureDecoder:
@@ -39,6 +41,9 @@ class PictureDecoder:
         self.is_cut_off = False
         """Whether the last packet so far is not whole."""
         self._has_failed_at_end = False
+        # Who joins an RTSP stream gets pictures without times before the sender's first report: not to be placed.
+        has_times = not stream.container.format.flags & _NO_TIMES
+        self._num_untimed_left = _NUM_REMEMBERED if is_live and has_times else 0
 
     def decode(self, packet: "Packet[Stream] | None") -> list[av.VideoFrame]:
         """The pictures that `packet` completes, or with None the last ones."""
@@ -53,6 +58,11 @@ class PictureDecoder:
             self._has_failed_at_end |= packet is None
             return []
         self._picture_times.extend(picture.pts for picture in pictures if picture.pts is not None)
+        while pictures and self._num_untimed_left:
+            if pictures[0].pts is not None or pictures[0].dts is not None:
+                self._num_untimed_left = 0
+            else:
+                pictures, self._num_untimed_left = pictures[1:], self._num_untimed_left - 1
         return pictures
 
     @property

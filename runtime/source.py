@@ -111,9 +111,11 @@ def open_source(
                 options["pattern_type"] = "none"  # a picture called `scan%03d.png` is a file, not a pattern
         if scheme.startswith("rtsp"):
             options.setdefault("rtsp_flags", "prefer_tcp")  # pictures with holes are of no use to anybody
+            if "listen" in options["rtsp_flags"]:
+                options.setdefault("listen_timeout", f"{_LISTENING_TIMEOUT_SECONDS[0]:.0f}")  # it refuses its default
         timeout = _TIMEOUT_SECONDS if scheme else None
         if is_live(source):
-            waits = "listen" in options or scheme in {"udp", "rtp"}
+            waits = {"listen", "listen_timeout"} & options.keys() or scheme in {"udp", "rtp"}
             timeout = _LISTENING_TIMEOUT_SECONDS if waits else _LIVE_TIMEOUT_SECONDS
         return Source(
             av.open(name, format=device, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel)

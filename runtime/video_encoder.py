@@ -29,6 +29,7 @@ __all__ = ["EncodeOptions", "VideoEncoder"]
 
 _DEFAULT_PIX_FMT: Final = "yuv420p"  # the one every player has
 _HDR_PIX_FMT: Final = "yuv420p10le"  # of HDR10 and HLG broadcasts
+_PALETTE_PIX_FMT: Final = "pal8"
 _HDR_BITS: Final = 10  # with 8 the steps of either curve show
 _LOSSLESS_CODECS: Final = {"ffv1"}  # keep the source's pixel format, there is no other reason to choose them
 # "17 or 18 to be visually lossless or nearly so" (trac.ffmpeg.org/wiki/Encode/H.264); brush strokes are
@@ -122,7 +123,8 @@ class VideoEncoder:
     @property
     def description(self) -> str:
         """Encoder and pixel format really in use, for example `libx264, yuv420p`."""
-        return f"{self.stream.codec_context.codec.name}, {self._pix_fmt}"
+        pix_fmt = self._pix_fmt if self._palette is None else _PALETTE_PIX_FMT
+        return f"{self.stream.codec_context.codec.name}, {pix_fmt}"
 
     @property
     def surface_layout(self) -> SurfaceLayout | None:
@@ -193,7 +195,7 @@ class VideoEncoder:
         self._keeps_alpha = any(component.is_alpha for component in av.VideoFormat(self._pix_fmt).components)
         context = stream.codec_context
         context.width, context.height = self._encoded_size(self._pix_fmt)
-        context.pix_fmt = self._pix_fmt if self._palette is None else "pal8"
+        context.pix_fmt = self._pix_fmt if self._palette is None else _PALETTE_PIX_FMT
         if self._surface_gpu is not None and codec.name in NVENC_OF.values() and self.surface_layout is not None:
             context.pix_fmt = "cuda"
             self.is_opened_by_frame = True
@@ -217,8 +219,8 @@ class VideoEncoder:
             )
         if self._info.color.hdr is not None:
             raise OptionError("--hdr keep: a GIF has no place for it; choose .mp4, .mkv, .mov or .webm")
-        if self._options.pix_fmt not in {None, "pal8"}:
-            raise OptionError(f"--pix-fmt {self._options.pix_fmt}: a GIF has pal8")
+        if self._options.pix_fmt not in {None, _PALETTE_PIX_FMT}:
+            raise OptionError(f"--pix-fmt {self._options.pix_fmt}: a GIF has {_PALETTE_PIX_FMT}")
         self._palette = PaletteFilter()
         return "rgb24"
 
@@ -226,8 +228,8 @@ class VideoEncoder:
         container = self._container
         if container.default_video_codec == "none":
             raise OutputMediaError(self._target, f"{container.format.name} holds no video")
-        # Transport streams do not tell what they hold; theirs is H.264 as well.
-        if container.format.name == "mpegts":
+        # Transport streams and RTSP do not tell what they hold; theirs is H.264 as well.
+        if container.format.name in {"mpegts", "rtp_mpegts", "rtsp"}:
             return "libx264" if self._info.color.hdr is None else "libx265"
         preferred = ("libx264", "libsvtav1", "libvpx-vp9")
         if self._info.color.hdr is not None:

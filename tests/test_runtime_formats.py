@@ -176,7 +176,7 @@ def test_pictures_to_pictures(identity: Path, tmp_path: Path) -> None:
 def test_gif_out_and_in(identity: Path, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mkv", ClipSpec(pts=(0, 1, 2, 10, 11), sound_start_seconds=0.0))
     report = stylize_video(identity, source, tmp_path / "out.gif")
-    assert report.encoder == "gif, rgb24"
+    assert report.encoder == "gif, pal8"
     assert not any("bits" in note for note in report.notes)
     assert frame_times(tmp_path / "out.gif") == frame_times(source)
     for found, was in zip(read_frames(tmp_path / "out.gif"), read_frames(source), strict=True):

@@ -31,7 +31,9 @@ from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.live import NewestFrame
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.resume import ResumeOptions
+from stylize.runtime.selection import Selection
 from stylize.runtime.source import is_live
+from stylize.runtime.video_encoder import VideoEncoder
 
 PATIENT = "import stylize.runtime.source as s; s._LIVE_TIMEOUT_SECONDS = (60, 60)"
 COMMAND = [sys.executable, "-c", f"{PATIENT}; from stylize.runtime.cli import main; main()"]
@@ -373,6 +375,54 @@ def test_stream_without_times_gets_those_of_arrival(identity: Path, tmp_path: Pa
     times = frame_times(target)
     assert times == sorted(set(times))
     assert times[-1] < wall_seconds + 200 / 1000  # those that come at once are a millisecond apart
+
+
+SEND_RTSP = """
+import sys, time, av
+from fractions import Fraction
+deadline = time.monotonic() + 60
+while True:
+    container = av.open(sys.argv[1], "w", format="rtsp")
+    container.options["rtsp_transport"] = "tcp"
+    video = container.add_stream("libx264", rate=50, options={"preset": "ultrafast", "tune": "zerolatency"})
+    video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+    try:
+        container.start_encoding()
+        break
+    except ConnectionRefusedError:  # until it listens
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+for index in range(50):
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    frame.pts, frame.time_base = index, Fraction(1, 50)
+    container.mux(video.encode(frame))
+    time.sleep(0.01)
+container.mux(video.encode(None))
+container.close()
+"""
+
+
+def test_rtsp_keeps_the_times_of_its_sender(identity: Path, tmp_path: Path) -> None:
+    target, address = tmp_path / "out.mkv", f"rtsp://127.0.0.1:{free_port()}/live"
+    selection = Selection(input_options=(("rtsp_flags", "listen"),))
+    with subprocess.Popen([sys.executable, "-c", SEND_RTSP, address]) as process:
+        report = stylize_video(identity, address, target, selection=selection, live=True)
+    assert process.returncode == 0
+    # The first pictures come before the sender's report, without a time.
+    assert 45 <= report.num_frames + report.num_dropped_frames <= 50
+    assert not [note for note in report.notes if "repaired" in note]
+    times = frame_times(target)
+    assert 0 <= times[0] <= times[-1] <= 1
+    assert min(np.diff(times), default=1) > 0.015
+
+
+@pytest.mark.parametrize(("container", "address"), [("rtsp", "rtsp://h/x"), ("rtp_mpegts", "rtp://127.0.0.1:9")])
+def test_streams_that_do_not_tell_what_they_hold_get_h264(container: str, address: str, tmp_path: Path) -> None:
+    with Decoder(write_clip(tmp_path / "in.mp4")) as decoder:
+        encoder = VideoEncoder(
+            av.open(address, "w", format=container), info=decoder.info, options=EncodeOptions(), target=address
+        )
+    assert encoder.description == "libx264, yuv420p"
 
 
 def test_times_of_arrival_are_all_different(tmp_path: Path) -> None:
