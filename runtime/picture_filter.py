@@ -34,6 +34,8 @@ class PictureFilter:
         """Whether the last picture had width and height exchanged."""
         self._graph: Graph | None = None
         self._key: tuple[object, ...] = ()
+        self._orientation: tuple[object, ...] = ()
+        self._upright_filters: tuple[tuple[str, str], ...] = ()
 
     @property
     def notes(self) -> list[str]:
@@ -45,10 +47,20 @@ class PictureFilter:
             else notes
         )
 
+    def turns_of(self, picture: av.VideoFrame) -> tuple[tuple[str, str], ...]:
+        """`upright_filters` of a picture, looked up anew only where its angle, size or format changes.
+
+        PyAV ties a picture whose side data was looked at into a cycle, freed by the garbage collector alone, and late.
+        """
+        orientation = (picture.rotation, picture.width, picture.height, picture.format.name)
+        if orientation != self._orientation:
+            self._upright_filters, self._orientation = upright_filters(picture), orientation
+        return self._upright_filters
+
     def push(self, picture: av.VideoFrame) -> list[av.VideoFrame]:
         """Filter one picture; the result may come one picture later, its times in its own time base."""
         self.is_deinterlacing |= picture.interlaced_frame
-        filters = upright_filters(picture)
+        filters = self.turns_of(picture)
         self.is_turning = bool(filters)
         self.is_transposing = any(name == "transpose" for name, _ in filters)
         if filters:

@@ -5,7 +5,7 @@ from av.codec.context import CodecContext
 from av.codec.hwaccel import HWAccel
 
 from stylize.runtime.hardware_video import nvdec, nvdec_refusal
-from stylize.runtime.picture_filter import PictureFilter, upright_filters
+from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.surface import is_on_device, samples_pix_fmt, surface_pix_fmt
 
 __all__ = ["SurfaceSource", "downloaded", "filterable"]
@@ -64,5 +64,5 @@ def downloaded(picture: av.VideoFrame) -> av.VideoFrame:
 
 def filterable(picture: av.VideoFrame, picture_filter: PictureFilter) -> av.VideoFrame:
     """The picture where `picture_filter` can have it: on the host when it has anything to do."""
-    is_busy = picture_filter.is_deinterlacing or picture.interlaced_frame or bool(upright_filters(picture))
+    is_busy = picture_filter.is_deinterlacing or picture.interlaced_frame or bool(picture_filter.turns_of(picture))
     return downloaded(picture) if is_busy else picture

@@ -1,12 +1,17 @@
 """Three stages at once: order, bounds, errors."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import pytest
 
+from helpers.clips import ClipSpec, write_clip
+from helpers.networks import write_affine
+from stylize.runtime import stylize_video
 from stylize.runtime.frame import Frame
 from stylize.runtime.pipeline import Channel, run_pipeline
 from stylize.runtime.selection import Item
@@ -78,6 +83,23 @@ def test_channel_takes_one_item_larger_than_itself() -> None:
     assert channel.put(packet(100))
     channel.close()
     assert [item.size for item in channel] == [100]
+
+
+def test_no_picture_waits_for_the_garbage_collector(tmp_path: Path) -> None:
+    model, source = write_affine(tmp_path / "identity.onnx"), write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(60)))
+    num_pictures: list[int] = []
+
+    def count(done: int, _total: int | None) -> None:
+        if done == 50:
+            num_pictures.append(sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        stylize_video(model, source, tmp_path / "out.mp4", on_progress=count)
+    finally:
+        gc.enable()
+    assert num_pictures[0] < 20  # what the stages hold; nothing that they are done with
 
 
 @pytest.mark.parametrize("stage", ["decode", "network", "encode"])
