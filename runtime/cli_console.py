@@ -46,8 +46,9 @@ def tell(report: RunReport, *, report_path: str | None, console: Console, quiet:
                 markup=False,
                 highlight=False,
             )
+        frames = "1 frame" if report.num_frames == 1 else f"{report.num_frames} frames"
         console.print(
-            f"{report.target}: {report.num_frames} frames, {report.width}x{report.height}, "
+            f"{report.target}: {frames}, {report.width}x{report.height}, "
             f"{report.frames_per_second:.1f} fps ({report.backend}; {report.encoder})",
             markup=False,
             highlight=False,
