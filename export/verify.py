@@ -103,12 +103,14 @@ def growth_of_a_tiny_change(
     precision: Precision = "fp32",
     white: float = 1.0,
 ) -> float:
-    """Largest difference between what is painted of two frames that differ by a millionth everywhere, over that.
+    """Largest difference between what is painted of two frames that hardly differ, over their difference.
+
+    They differ everywhere, by a millionth of the range, for half precision by two thousandths.
 
     Args:
         paint: gives RGB in [0, 1].
         frame: RGB in [0, white], of any shape that `paint` takes.
-        precision: what it is painted in; half precision takes a larger change.
+        precision: what it is painted in.
         white: the largest value of `frame`.
     """
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), frame.shape)
