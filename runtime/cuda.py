@@ -3,7 +3,7 @@
 PyAV, TensorRT and ONNX Runtime work in the GPU's primary context, so this does too: an address of one is an address
 of all. It is retained once per process and never let go, as the CUDA runtime does. PyCUDA keeps a stack of contexts
 per thread and aborts the process when a thread ends with something on it, hence `current`. It has no call for CUDA
-graphs, so those four go to the driver directly.
+graphs nor for the flags of that context, so those go to the driver directly.
 """
 
 import atexit
@@ -11,7 +11,7 @@ import ctypes
 import importlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -24,12 +24,14 @@ from stylize.runtime.device import Device, DeviceBuffer, Event, HostBuffer, Stre
 from stylize.runtime.device_color import kernel_grid
 from stylize.runtime.dlpack import CUDA
 from stylize.runtime.errors import BackendError, BackendUnavailableError
-from stylize.runtime.gpu import Gpu, driver_library, find_gpu
+from stylize.runtime.gpu import Gpu, call_driver, find_gpu
 
 __all__ = ["CudaDevice", "CudaGraph"]
 
 _NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING: does not wait for the stream of FFmpeg's decoder by itself
-_NO_TIMING: Final = 2  # CU_EVENT_DISABLE_TIMING
+# CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING: who waits sleeps and leaves the processor to decoder and encoder
+_WAITED_FOR: Final = 1 | 2
+_SCHED_BLOCKING_SYNC: Final = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _THREAD_LOCAL: Final = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 
 
@@ -96,7 +98,7 @@ class CudaDevice(Device):
     def open_event(self, *, has_time: bool = False) -> "CudaEvent":
         """See `Device.open_event`."""
         with self.current():
-            return CudaEvent(self, self._driver.Event(0 if has_time else _NO_TIMING))
+            return CudaEvent(self, self._driver.Event(0 if has_time else _WAITED_FOR))
 
     @property
     def decoder_stream(self) -> "CudaStream":
@@ -171,6 +173,8 @@ class CudaDevice(Device):
                 f"out of {kind} memory: {size_bytes / 1e6:.0f} MB wanted, {free / 1e6:.0f} of {total / 1e6:.0f} MB are "
                 f"free on {self.gpu.name}; render smaller with --scale, or free memory that other programs hold"
             ) from error
+        except self._driver.Error as error:  # of work queued before, which every later call reports
+            raise BackendError(f"the GPU failed: {_one_line(error)}") from error
 
 
 class CudaStream(Stream):
@@ -261,18 +265,18 @@ class CudaGraph:
         Raises:
             BackendError: `work` does something that cannot be recorded, such as waiting for the device.
         """
-        self._call = _driver_calls()
         stream = ctypes.c_void_p(cuda_stream.handle)
         graph, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
+        call_driver("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
         try:
-            work()
+            try:
+                work()
+            finally:
+                call_driver("cuStreamEndCapture", stream, ctypes.byref(graph))
+            call_driver("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
         finally:
-            self._call("cuStreamEndCapture", stream, ctypes.byref(graph))
-        try:
-            self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
-        finally:
-            self._call("cuGraphDestroy", graph)
+            if graph:
+                call_driver("cuGraphDestroy", graph)
 
     def launch(self, *, cuda_stream: int) -> None:
         """Queue everything on the stream with this handle.
@@ -280,37 +284,27 @@ class CudaGraph:
         Raises:
             BackendError: the driver refused.
         """
-        self._call("cuGraphLaunch", self._executable, ctypes.c_void_p(cuda_stream))
+        call_driver("cuGraphLaunch", self._executable, ctypes.c_void_p(cuda_stream))
 
     def close(self) -> None:
         """Free it; calling it again is harmless."""
         if self._executable:
-            self._call("cuGraphExecDestroy", self._executable)
+            call_driver("cuGraphExecDestroy", self._executable)
             self._executable = ctypes.c_void_p()
 
 
 @cache
 def _primary_context(index: int) -> Any:  # noqa: ANN401 - no stubs
+    device = ctypes.c_int()
+    call_driver("cuDeviceGet", ctypes.byref(device), index)
+    # FFmpeg shares no context whose threads wait otherwise. Should another library in this process hold one already
+    # and the driver be too old to change it, FFmpeg's refusal is what the report of a run says.
+    with suppress(BackendError):
+        call_driver("cuDevicePrimaryCtxSetFlags_v2", device, _SCHED_BLOCKING_SYNC)
     context = import_pycuda().Device(index).retain_primary_context()
     # Let go in time: PyCUDA's destructor takes a primary context for one of its own and complains at exit.
     atexit.register(context.detach)
     return context
-
-
-@cache
-def _driver_calls() -> Callable[..., None]:
-    """Calls a function of the driver by name and raises `BackendError` where it fails."""
-    driver = driver_library()
-
-    def call(name: str, *arguments: object) -> None:
-        result = getattr(driver, name)(*arguments)
-        if result != 0:
-            text = ctypes.c_char_p()
-            driver.cuGetErrorName(result, ctypes.byref(text))
-            reason = text.value.decode() if text.value else f"error {result}"
-            raise BackendError(f"{name} failed: {reason}")
-
-    return call
 
 
 def _raw(stream: Stream) -> Any:  # noqa: ANN401 - no stubs

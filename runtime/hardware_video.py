@@ -13,7 +13,7 @@ from av.codec.codec import UnknownCodecError
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
-__all__ = ["NVENC_OF", "ffmpeg_reasons", "nvdec", "nvdec_refusal", "nvenc_refusal"]
+__all__ = ["NVENC_OF", "ffmpeg_reasons", "gpu_refusal", "nvdec", "nvenc_refusal"]
 
 NVENC_OF: Final = {"libx264": "h264_nvenc", "libx265": "hevc_nvenc", "libsvtav1": "av1_nvenc"}
 """The encoder of the GPU that writes what an encoder of the CPU does."""
@@ -29,7 +29,7 @@ def nvdec(gpu: int) -> HWAccel:
 
 
 @cache
-def nvdec_refusal(gpu: int) -> str:
+def gpu_refusal(gpu: int) -> str:
     """Why FFmpeg cannot use GPU number `gpu`, in its own words; empty when it can. Asked once."""
     with ffmpeg_reasons() as reasons:
         try:

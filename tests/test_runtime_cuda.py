@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 
 from helpers.host_kernels import SOURCE
@@ -34,7 +35,8 @@ def test_without_pycuda_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(not CUDA_HEADER.is_file(), reason="no CUDA toolkit on this machine")
 def test_graph_calls_are_those_of_the_driver() -> None:
     """Names and numbers of arguments of the calls that go past PyCUDA, against NVIDIA's header."""
-    header, source = CUDA_HEADER.read_text(), (SOURCE.parent / "cuda.py").read_text()
+    header = CUDA_HEADER.read_text()
+    source = "".join((SOURCE.parent / name).read_text() for name in ("cuda.py", "gpu.py"))
     versions = dict(re.findall(r"#define (cu\w+)\s+(?:__CUDA_API_PTSZ\()?(cu\w+(?:_v\d|WithFlags))", header))
     for name, count in {
         "cuStreamBeginCapture": 2,
@@ -44,6 +46,11 @@ def test_graph_calls_are_those_of_the_driver() -> None:
         "cuGraphDestroy": 1,
         "cuGraphExecDestroy": 1,
         "cuGetErrorName": 2,
+        "cuDeviceGet": 2,
+        "cuDeviceGetCount": 1,
+        "cuDeviceGetName": 3,
+        "cuDeviceGetAttribute": 3,
+        "cuDevicePrimaryCtxSetFlags": 2,
     }.items():
         assert re.search(rf'["\.]{versions.get(name, name)}["(]', source), name
         declared = re.search(rf"CUDAAPI {name}\(([^)]*)\)", header)
@@ -52,6 +59,8 @@ def test_graph_calls_are_those_of_the_driver() -> None:
     assert re.search(r"CU_STREAM_CAPTURE_MODE_THREAD_LOCAL\s*=\s*1", header)
     assert re.search(r"CU_STREAM_NON_BLOCKING\s*=\s*0x1", header)
     assert re.search(r"CU_EVENT_DISABLE_TIMING\s*=\s*0x2", header)
+    assert re.search(r"CU_EVENT_BLOCKING_SYNC\s*=\s*0x1", header)
+    assert re.search(r"CU_CTX_SCHED_BLOCKING_SYNC\s*=\s*0x04", header)
 
 
 @pytest.mark.slow
@@ -60,15 +69,9 @@ def test_graph_calls_are_those_of_the_driver() -> None:
     reason="needs PyCUDA and g++; with a GPU the same tests run on it",
 )
 def test_device_tests_pass_on_a_driver_of_the_cpu(tmp_path: Path) -> None:
-    """PyCUDA itself is real: names, signatures, argument packing and ownership are what is tested here."""
-    found = importlib.util.find_spec("pycuda")
-    assert found is not None
-    assert found.origin is not None
-    binding = next(Path(found.origin).parent.glob("_driver*.so"))
-    names = subprocess.run(["nm", "-D", "--undefined-only", str(binding)], capture_output=True, text=True, check=True)
+    """PyCUDA and FFmpeg are real: names, signatures, argument packing, ownership and contexts are tested here."""
     driver = (TESTS / "helpers" / "cpu_driver.cpp").read_text()
-    wanted = set(re.findall(r" (cu[A-Z]\w+)$", names.stdout, re.MULTILINE))
-    missing = sorted(wanted - set(re.findall(r"^Result (cu\w+)\(", driver, re.MULTILINE)))
+    missing = sorted(_names_looked_up() - set(re.findall(r"^Result (cu\w+)\(", driver, re.MULTILINE)))
     source = tmp_path / "driver.cpp"
     stubs = "".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in missing)  # CUDA_ERROR_NOT_SUPPORTED
     source.write_text(driver + stubs)
@@ -90,3 +93,14 @@ def test_device_tests_pass_on_a_driver_of_the_cpu(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "skipped" not in done.stdout
+
+
+def _names_looked_up() -> set[str]:
+    """Functions of the driver that PyCUDA is linked to, and those FFmpeg asks for by name when it loads one."""
+    found = importlib.util.find_spec("pycuda")
+    assert found is not None and found.origin is not None
+    binding = next(Path(found.origin).parent.glob("_driver*.so"))
+    names = set()
+    for library in (binding, *(Path(av.__file__).parents[1] / "av.libs").glob("libavutil*")):
+        names |= {name.decode() for name in re.findall(rb"\0(cu[A-Z]\w+)(?=\0)", library.read_bytes())}
+    return names

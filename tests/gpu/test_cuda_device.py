@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.video.frame import CudaContext
 
 from helpers.host_device import HostDevice
 from helpers.host_kernels import host_kernels
@@ -17,13 +18,15 @@ from stylize.runtime.contract import ModelContract
 from stylize.runtime.cuda import CudaDevice, CudaGraph
 from stylize.runtime.device import Device, DeviceTensor
 from stylize.runtime.device_color import RgbTensors, SurfaceLayout, kernel_name, kernel_pass
-from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass
+from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass, picture_of
 from stylize.runtime.device_steady import DeviceSteadier
 from stylize.runtime.errors import BackendError, BackendUnavailableError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.finish import Finish
+from stylize.runtime.hardware_video import gpu_refusal
 from stylize.runtime.runner import Runner
-from stylize.runtime.surface import Surface, host_planes
+from stylize.runtime.surface import OutputSlot, Surface, host_planes, is_on_device, samples_pix_fmt
+from stylize.runtime.surface_source import downloaded
 
 pytestmark = pytest.mark.needs_gpu
 COLOR = Color(matrix=1, is_full_range=False)
@@ -269,6 +272,34 @@ def test_every_picture_comes_out_once_and_whole(
                 seen.append((done.pts, int(values[0]) - 16))
                 del done
         assert seen == [(number, number) for number in range(count)]
+
+
+@pytest.mark.parametrize("pix_fmt", ["nv12", "p010le"])
+def test_ffmpeg_works_in_the_same_context(device: CudaDevice, pix_fmt: str) -> None:
+    """It takes the context that is there already, and reads a picture that was finished in our memory."""
+    assert gpu_refusal(0) == ""
+    context = CudaContext(device_id=0, primary_ctx=True)
+    layout = SurfaceLayout(pix_fmt, 642, 362)
+    codes = np.random.default_rng(0).integers(0, 256, layout.size_bytes, np.uint8)
+    returned = []
+    with device.current(), closing(OutputSlot(device, layout, is_for_host=False)) as slot:
+        with device.allocate_host(layout.size_bytes) as host:
+            stream = device.open_stream()
+            host.data[:] = codes
+            device.upload(slot.buffer.address, host, layout.size_bytes, cuda_stream=stream)
+            stream.synchronize()
+        picture = picture_of(slot, lambda: returned.append(slot), cuda_context=context)
+        assert (samples_pix_fmt(picture), is_on_device(picture)) == (pix_fmt, True)
+        assert tuple(plane.buffer_ptr for plane in picture.planes) == slot.planes.addresses
+        assert tuple(plane.line_size for plane in picture.planes) == layout.pitches_bytes
+        copied = downloaded(picture)
+        assert not returned
+        del picture
+        assert returned == [slot]
+    for plane, offset, pitch in zip(host_planes(copied), layout.offsets_bytes, layout.pitches_bytes, strict=True):
+        rows, row_bytes = plane.shape
+        wanted = codes[offset : offset + rows * pitch].reshape(rows, pitch)[:, :row_bytes]
+        assert np.array_equal(plane, wanted)
 
 
 def test_a_graph_repeats_what_was_recorded(device: CudaDevice) -> None:

@@ -16,7 +16,15 @@
 
 typedef int Result;
 typedef unsigned long long Address;
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500 };
+enum {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    INVALID_CONTEXT = 201,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
+    PRIMARY_CONTEXT_ACTIVE = 708
+};
 
 struct Stream {
     bool is_recording = false;
@@ -35,7 +43,23 @@ static std::mutex lock;
 static Stream default_stream;
 static const size_t CAPACITY = size_t(8) << 30;
 static size_t used = 0;
-static int the_context;
+static int the_context, num_retained = 0;
+static unsigned context_flags = 0;
+
+struct Copy2D {  // CUDA_MEMCPY2D; types: 1 host, 2 device
+    size_t source_x, source_y;
+    unsigned source_type;
+    const char* source_host;
+    Address source;
+    void* source_array;
+    size_t source_pitch;
+    size_t target_x, target_y;
+    unsigned target_type;
+    char* target_host;
+    Address target;
+    void* target_array;
+    size_t target_pitch, width, height;
+};
 
 static bool holds(Address address, size_t size) {
     std::lock_guard<std::mutex> guard(lock);
@@ -85,10 +109,21 @@ Result cuGetErrorName(int result, const char** text) {
 Result cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 Result cuDeviceGet(int* device, int index) { return *device = index, index ? INVALID_VALUE : SUCCESS; }
 Result cuDeviceGetName(char* name, int length, int) { return std::strncpy(name, "CPU", length), SUCCESS; }
-Result cuDeviceGetAttribute(int* value, int attribute, int) { return *value = attribute == 75 ? 9 : 0, SUCCESS; }
+Result cuDeviceGetAttribute(int* value, int attribute, int) {
+    return *value = attribute == 75 ? 9 : attribute == 14 ? 512 : 0, SUCCESS;  // 9.0; alignment of textures
+}
 Result cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = CAPACITY, SUCCESS; }
-Result cuDevicePrimaryCtxRetain(void** context, int) { return *context = &the_context, SUCCESS; }
-Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+Result cuDevicePrimaryCtxRetain(void** context, int) { return *context = &the_context, ++num_retained, SUCCESS; }
+Result cuDevicePrimaryCtxRelease(int) { return num_retained-- > 0 ? SUCCESS : INVALID_CONTEXT; }
+Result cuDevicePrimaryCtxRelease_v2(int device) { return cuDevicePrimaryCtxRelease(device); }
+Result cuDevicePrimaryCtxGetState(int, unsigned* flags, int* is_active) {
+    return *flags = context_flags, *is_active = num_retained > 0, SUCCESS;
+}
+Result cuDevicePrimaryCtxSetFlags(int, unsigned flags) {  // as before CUDA 11, the one FFmpeg calls
+    if (num_retained > 0) return PRIMARY_CONTEXT_ACTIVE;
+    return context_flags = flags, SUCCESS;
+}
+Result cuDevicePrimaryCtxSetFlags_v2(int, unsigned flags) { return context_flags = flags, SUCCESS; }
 Result cuCtxPushCurrent_v2(void* context) { return contexts.push_back(context), SUCCESS; }
 Result cuCtxPopCurrent_v2(void** context) {
     if (contexts.empty()) return INVALID_CONTEXT;
@@ -133,6 +168,21 @@ Result cuMemcpyDtoHAsync_v2(void* target, Address source, size_t size, Stream* s
         return holds(source, size) ? (std::memcpy(target, (void*)source, size), SUCCESS) : INVALID_VALUE;
     });
 }
+Result cuMemcpy2DAsync_v2(const Copy2D* copy, Stream* stream) {
+    const Copy2D c = *copy;
+    return queue(stream, [=] {
+        const size_t source_size = c.source_pitch * (c.height - 1) + c.width;
+        const size_t target_size = c.target_pitch * (c.height - 1) + c.width;
+        if (c.source_type == 2 && !holds(c.source, source_size)) return INVALID_VALUE;
+        if (c.target_type == 2 && !holds(c.target, target_size)) return INVALID_VALUE;
+        const char* source = c.source_type == 2 ? (const char*)c.source : c.source_host;
+        char* target = c.target_type == 2 ? (char*)c.target : c.target_host;
+        for (size_t y = 0; y < c.height; ++y) {
+            std::memcpy(target + y * c.target_pitch, source + y * c.source_pitch, c.width);
+        }
+        return SUCCESS;
+    });
+}
 Result cuMemcpyDtoDAsync_v2(Address target, Address source, size_t size, Stream* stream) {
     return queue(stream, [=] {
         if (!holds(source, size) || !holds(target, size)) return INVALID_VALUE;
@@ -144,7 +194,7 @@ Result cuStreamCreate(Stream** stream, unsigned flags) {
     return *stream = new Stream, SUCCESS;
 }
 Result cuStreamDestroy_v2(Stream* stream) { return delete stream, SUCCESS; }
-Result cuStreamSynchronize(Stream* stream) { return stream->is_recording ? INVALID_HANDLE : SUCCESS; }
+Result cuStreamSynchronize(Stream* stream) { return stream && stream->is_recording ? INVALID_HANDLE : SUCCESS; }
 Result cuStreamWaitEvent(Stream*, void*, unsigned) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
 Result cuEventCreate(Event** event, unsigned flags) {
     return *event = new Event{!(flags & 2)}, contexts.empty() ? INVALID_CONTEXT : SUCCESS;
