@@ -20,9 +20,9 @@ from stylize.runtime.decode import VideoInfo
 from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import Frame, TimedPicture
-from stylize.runtime.hardware_video import NVENC_OF, nvenc_refusal
+from stylize.runtime.hardware_video import NVENC_OF, gpu_refusal, nvenc_refusal
 from stylize.runtime.palette import PaletteFilter
-from stylize.runtime.surface import Surface
+from stylize.runtime.surface import Surface, is_on_device
 from stylize.runtime.tone_map import HdrRestorer
 
 __all__ = ["EncodeOptions", "VideoEncoder"]
@@ -40,8 +40,11 @@ _DEFAULT_OPTIONS: Final = {
     "libx264": {"crf": "17", "preset": "veryfast"},
     # Of x265 28 looks like x264's 23 (trac.ffmpeg.org/wiki/Encode/H.265), so 22 as 17. It prints past every log.
     "libx265": {"crf": "22", "x265-params": "log-level=error"},
-    # Constant quality as of x264's scale, which it resembles; not measured on a GPU yet.
+    # Constant quality on scales that resemble those of x264, x265 and SVT-AV1; not measured on a GPU yet. Without it
+    # all three keep to 2 Mbit/s.
     "h264_nvenc": {"rc": "vbr", "cq": "19"},
+    "hevc_nvenc": {"rc": "vbr", "cq": "23"},
+    "av1_nvenc": {"rc": "vbr", "cq": "30"},
 }
 # Over them for who is watching: no frame waits for later ones. A connection holds less than a disk: crf of x264's own.
 _LIVE_OPTIONS: Final = {
@@ -49,11 +52,13 @@ _LIVE_OPTIONS: Final = {
     "libx265": {"crf": "28", "tune": "zerolatency"},
     "libsvtav1": {"svtav1-params": "pred-struct=1"},  # low delay
     "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
-    "h264_nvenc": {"zerolatency": "1", "delay": "0"},
+    # Key pictures at which one can join: what NVENC makes of one asked for is only a picture without references.
+    **{name: {"zerolatency": "1", "delay": "0", "forced-idr": "1"} for name in NVENC_OF.values()},
 }
 _KEY_PICTURE: Final = 1  # AV_PICTURE_TYPE_I
 _KEY_DISTANCE_SECONDS: Final = 2  # what streaming services ask for
-_NVENC_PIX_FMT: Final = "nv12"  # what its engine reads; every other is converted for it
+# What its engine reads of pictures in the GPU's memory, beside the names under which files hold the same.
+_NVENC_PIX_FMTS: Final = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _MAX_GIF_RATE_HZ: Final = 50  # its clock ticks every 1/100 s, and browsers show 1 tick as 10
 
 
@@ -117,7 +122,7 @@ class VideoEncoder:
         self._next_key_seconds = Fraction(0)
         self._surface_gpu = surface_gpu
         self.is_opened_by_frame = False
-        """Whether frames come from a GPU: the first one tells the encoder where they lie."""
+        """Whether pictures may come from a GPU: the first one tells the encoder where they lie."""
         self.stream = self._add_stream()
 
     @property
@@ -155,6 +160,8 @@ class VideoEncoder:
             picture = self._converter.picture_from_frame(
                 _grown(frame, *self.size), color=self._info.color, pix_fmt=self._pix_fmt
             )
+        if self.is_opened_by_frame and not self._has_frames and not is_on_device(picture):
+            self.stream.codec_context.pix_fmt = self._pix_fmt  # it had to pass through the CPU, as all others will
         picture.pict_type = 0  # the source's choice of key frames is not ours
         if self._options.is_live and frame.pts * frame.time_base >= self._next_key_seconds:
             picture.pict_type = _KEY_PICTURE
@@ -196,7 +203,8 @@ class VideoEncoder:
         context = stream.codec_context
         context.width, context.height = self._encoded_size(self._pix_fmt)
         context.pix_fmt = self._pix_fmt if self._palette is None else _PALETTE_PIX_FMT
-        if self._surface_gpu is not None and codec.name in NVENC_OF.values() and self.surface_layout is not None:
+        gpu = self._surface_gpu if codec.name in NVENC_OF.values() else None
+        if gpu is not None and self._pix_fmt in _NVENC_PIX_FMTS.values() and not gpu_refusal(gpu):
             context.pix_fmt = "cuda"
             self.is_opened_by_frame = True
         context.time_base = info.time_base
@@ -243,7 +251,7 @@ class VideoEncoder:
         is_free = options.crf is None and options.preset is None and not options.encoder_options
         if self._surface_gpu is None or name not in NVENC_OF or not is_free:
             return name
-        pix_fmt = options.pix_fmt or _NVENC_PIX_FMT
+        pix_fmt = _nvenc_pix_fmt(options.pix_fmt)
         refusal = nvenc_refusal(NVENC_OF[name], pix_fmt, self._surface_gpu)
         if not refusal:
             return NVENC_OF[name]
@@ -253,8 +261,8 @@ class VideoEncoder:
     def _choose_pix_fmt(self, codec: av.Codec) -> str:
         offered = [video_format.name for video_format in codec.video_formats or ()]
         wanted = self._options.pix_fmt
-        if wanted is None and self._surface_gpu is not None and codec.name in NVENC_OF.values():
-            wanted = _NVENC_PIX_FMT
+        if self._surface_gpu is not None and codec.name in NVENC_OF.values():
+            wanted = _nvenc_pix_fmt(wanted)
         if wanted is not None:
             if offered and wanted not in offered:
                 raise OptionError(f"--pix-fmt {wanted}: {codec.name} has {', '.join(offered)}")
@@ -297,6 +305,8 @@ class VideoEncoder:
                 raise OptionError(f"--encoder-option {key}: the encoder {codec.name} has no such option{hint}")
         live = _LIVE_OPTIONS.get(codec.name, {}) if self._options.is_live else {}
         options = _DEFAULT_OPTIONS.get(codec.name, {}) | live | options | dict(self._options.encoder_options)
+        if self._surface_gpu is not None and codec.name in NVENC_OF.values():
+            options.setdefault("gpu", str(self._surface_gpu))
         if self._info.hdr_metadata and codec.name == "libx265":
             options["x265-params"] = ":".join((options["x265-params"], self._info.hdr_metadata))
         elif self._info.hdr_metadata:
@@ -320,6 +330,10 @@ def _grown(frame: Frame, width: int, height: int) -> Frame:
     if grown.alpha is not None and frame.alpha is not None:
         grown.alpha[:] = np.pad(frame.alpha, sides, mode="edge")
     return grown
+
+
+def _nvenc_pix_fmt(pix_fmt: str | None) -> str:
+    return _NVENC_PIX_FMTS.get(pix_fmt or _DEFAULT_PIX_FMT, pix_fmt or _DEFAULT_PIX_FMT)
 
 
 def _bits(pix_fmt: str) -> int:

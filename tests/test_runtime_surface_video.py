@@ -19,9 +19,13 @@ from stylize.benchmarks.clip_file import write_clip as write_pictures
 from stylize.benchmarks.clips import generated_scenes
 from stylize.runtime import EncodeOptions, FinishOptions, RunReport, Selection, Stylizer, stylize_video
 from stylize.runtime.artifact import open_artifact
+from stylize.runtime.contract import ModelContract
+from stylize.runtime.decode import Decoder
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
+from stylize.runtime.hardware_video import NVENC_OF
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.surface import Surface
+from stylize.runtime.video_encoder import VideoEncoder
 
 
 class Rig:
@@ -120,6 +124,61 @@ def test_without_nvenc_the_report_says_what_encodes_and_why(rig: Rig) -> None:
     assert report.encoder == "libx264, yuv420p"
     assert [note for note in report.notes if note.startswith("encoded on the CPU: no NVENC for nv12 (")]
     assert report.backend == "threads"
+
+
+@pytest.fixture
+def nvenc(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An encoder of the CPU that is taken for NVENC; it has the same pixel formats but for the GPU's own."""
+    for name, value in (("NVENC_OF", {"libx264": "libx264"}), ("gpu_refusal", lambda _gpu: "")):
+        monkeypatch.setattr(f"stylize.runtime.video_encoder.{name}", value)
+    monkeypatch.setattr("stylize.runtime.video_encoder.nvenc_refusal", lambda _codec, _pix_fmt, _gpu: "")
+    return "libx264"
+
+
+def test_nvenc_takes_frames_where_surfaces_do_not_fit_the_engine(rig: Rig, nvenc: str) -> None:
+    """It was to be opened by the first surface, and none comes."""
+    contract = ModelContract(network="affine", style="negative", size_multiple=4, fixed_size=(40, 32))
+    write_affine(rig.model, scale=-1, offset=1, contract=contract, shape=(1, 3, 32, 40))
+    clip = write_clip(rig.folder / "in.mp4")
+    report = rig.both(clip, encode=EncodeOptions(encoder_options=(("crf", "0"),)))
+    assert rig.num_surfaces == 0
+    assert any("scaled to the one size of the engine" in note for note in report.notes)
+    report, _ = rig.render(clip, on_device=True)
+    assert report.encoder == f"{nvenc}, nv12"
+
+
+@pytest.mark.parametrize(
+    ("asked", "encoded", "stays_on_device"),
+    [
+        (None, "nv12", True),
+        ("yuv420p", "nv12", True),
+        ("yuv420p10le", "p010le", True),
+        ("p010le", "p010le", True),
+        ("yuv444p", "yuv444p", False),
+    ],
+)
+def test_nvenc_gets_surfaces_in_the_form_it_reads(
+    asked: str | None, encoded: str, stays_on_device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyAV takes interleaved chroma alone from the memory of a GPU."""
+    monkeypatch.setattr("stylize.runtime.video_encoder.gpu_refusal", lambda _gpu: "")
+    with Decoder(write_clip(tmp_path / "in.mp4")) as decoder, av.open(str(tmp_path / "out.mp4"), "w") as container:
+        options = EncodeOptions(codec="h264_nvenc", pix_fmt=asked)
+        encoder = VideoEncoder(container, info=decoder.info, options=options, target="out.mp4", surface_gpu=1)
+        assert (encoder.description, encoder.is_opened_by_frame) == (f"h264_nvenc, {encoded}", stays_on_device)
+        assert encoder.stream.codec_context.pix_fmt == ("cuda" if stays_on_device else encoded)
+        assert encoder.stream.options["gpu"] == "1"
+
+
+@pytest.mark.parametrize("codec", NVENC_OF.values())
+@pytest.mark.parametrize("is_live", [False, True])
+def test_options_for_nvenc_are_those_it_has(codec: str, is_live: bool, tmp_path: Path) -> None:
+    with Decoder(write_clip(tmp_path / "in.mp4")) as decoder, av.open(str(tmp_path / "out.mkv"), "w") as container:
+        options = EncodeOptions(codec=codec, is_live=is_live)
+        encoder = VideoEncoder(container, info=decoder.info, options=options, target="out.mkv", surface_gpu=0)
+        given, known = encoder.stream.options, encoder.stream.codec_context.supported_options.private
+        assert {"cq", "rc", "gpu"} <= set(given) <= {option.name for option in known}
+        assert is_live == ("forced-idr" in given)
 
 
 def test_controls_of_the_artist_are_those_of_the_cpu(rig: Rig) -> None:
