@@ -1,5 +1,6 @@
 """Presets: whole configs that any flag may change."""
 
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -8,11 +9,17 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from helpers.training import tiny_config, tiny_vgg_weights
+from helpers.training import tiny_config, tiny_vgg_weights, write_picture
 from stylize.train.checkpoint import load_checkpoint
 from stylize.train.cli import main
 from stylize.train.config import Preset
+from stylize.train.data import FramePairs, open_data
+from stylize.train.frame_pair import Window
+from stylize.train.loading import batch_of
+from stylize.train.networks import build_network
+from stylize.train.objective import Objective, picture_terms
 from stylize.train.presets import PRESETS
+from stylize.train.style_target import StyleTarget
 
 # Indices of VGG-16's convolutions in torchvision, (channels in, out), with a few channels each.
 _SMALL_VGG16 = {
@@ -60,6 +67,26 @@ def test_reconet_seed_has_the_published_weights() -> None:
     assert (config.feature_temporal_weight, config.temporal_weight) == (1e5, 2e5)
     assert config.style_layers == ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     assert (config.content_layer, config.loss_form, config.network) == ("relu3_3", "summed", "reconet")
+
+
+def test_reconet_seed_adds_up_what_the_two_frames_score(tmp_path: Path) -> None:
+    """`losses` of pytorch-reconet's train.py: both frames' content, style and total variation."""
+    torch.save(_whole_vgg(_SMALL_VGG16), tmp_path / "vgg.pth")
+    config = dataclasses.replace(
+        PRESETS["reconet-seed"]((write_picture(tmp_path / "style.png"),), ()),
+        loss_weights=tmp_path / "vgg.pth", crop_px=64, style_size_px=64, precision="fp32",
+    )  # fmt: skip
+    pairs = batch_of(FramePairs(open_data((), Window(crop_px=64)), num_pairs=1, seed=0), 1, device=torch.device("cpu"))
+    network = build_network("reconet", {})
+    target = StyleTarget(config, torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        terms = Objective(config, torch.device("cpu")).terms(network, pairs, step=0)
+        expected = dict.fromkeys(("content", "style", "variation"), 0.0)
+        for seen, clean in ((pairs.previous, pairs.previous_clean), (pairs.current, pairs.current_clean)):
+            for name, term in picture_terms(config, target, network(seen), clean).items():
+                expected[name] += term.item()
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ class Objective:
             terms["diversity"] = diversity_loss(outputs)
         else:
             terms |= self._appearance(previous, current, pairs, mix_NS, step)
+            if form == "summed":  # pytorch-reconet adds up what the two frames score
+                terms = {name: 2 * term for name, term in terms.items()}
             terms["temporal"] = _output_flicker(previous, current, pairs, form)
             terms["features"] = _feature_flicker(features.float(), pairs, form)
             if self._config.frame_difference_weight:
@@ -86,9 +88,7 @@ class Objective:
         """
         if self._config.both_frames:
             sources = torch.cat([pairs.previous_clean, pairs.current_clean])
-            terms = self._target.losses(torch.cat([previous, current]), sources, mix_NS.repeat(2, 1))
-            # As pytorch-reconet, which adds up what the two frames score.
-            return {name: 2 * term for name, term in terms.items()}
+            return self._target.losses(torch.cat([previous, current]), sources, mix_NS.repeat(2, 1))
         if step % 2:
             return self._target.losses(current, pairs.current_clean, mix_NS)
         return self._target.losses(previous, pairs.previous_clean, mix_NS)
