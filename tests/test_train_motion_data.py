@@ -234,6 +234,7 @@ def test_rotated_and_broken_videos(tmp_path: Path, caplog: pytest.LogCaptureFixt
     paths = [tmp_path / "good.mp4", tmp_path / "words.mp4"]
     source = ClipPairs(paths, window=WINDOW, cache=tmp_path / "cache")
     assert source.description == "2 pairs of 1 clips, 1 clips without a usable pair skipped"
+    assert "words.mp4: read as far as it goes: Invalid data" in caplog.text
     with pytest.raises(ValueError, match=r"words.mp4: no two frames that belong together"):
         ClipPairs(paths[1:], window=WINDOW, cache=tmp_path / "cache")
 

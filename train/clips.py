@@ -61,7 +61,7 @@ def clip_frames(clip: Clip) -> Iterator[NDArray[np.uint8]]:
                 quarter_turns = round(frame.rotation / 90)
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
     except av.FFmpegError as error:
-        logger.warning("%s: read as far as it goes: %s", clip, error)
+        logger.warning("%s: read as far as it goes: %s", clip, error.strerror)
 
 
 def are_successive(first: Path, second: Path) -> bool:
@@ -155,7 +155,8 @@ def _kept(clip: Clip, cache: Path) -> Path | None:
 def _measure(clip: Clip, folder: Path) -> None:
     """Fill a folder, whole or not at all."""
     num_frames = _num_frames(clip)
-    wanted = set(np.linspace(1, num_frames - 1, min(_MAX_PAIRS, num_frames - 1)).round().astype(int).tolist())
+    num_pairs = max(num_frames - 1, 0)
+    wanted = set(np.linspace(1, num_pairs, min(_MAX_PAIRS, num_pairs)).round().astype(int).tolist())
     logger.info("%s: measuring the motion of %d of %d frames", _name(clip), len(wanted), num_frames)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
