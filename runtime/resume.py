@@ -101,7 +101,7 @@ def fingerprint(source: str | Path) -> str:
             num_bytes += status.st_size
             changed_ns = max(changed_ns, status.st_mtime_ns)
             digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-        for path in {files[0], files[-1]} if len(files) > 1 else files:
+        for path in dict.fromkeys((files[0], files[-1])):  # in this order: a set's changes from run to run
             with path.open("rb") as file:
                 room = path.stat().st_size - _SAMPLED_BYTES
                 for index in range(_NUM_SAMPLES):

@@ -17,7 +17,7 @@ from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, FinishOptions, Selection, Stylizer, stylize_video
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
 from stylize.runtime.report import RunReport
-from stylize.runtime.resume import ResumeOptions
+from stylize.runtime.resume import ResumeOptions, fingerprint
 
 SEGMENTS = ResumeOptions(segment_frames=10)
 B_FRAMES = (("preset", "veryfast"), ("bf", "3"), ("g", "20"))
@@ -267,3 +267,15 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     expected, seconds = unbroken(tmp_path)
     found = kill_until_done(tmp_path, num_kills=3, usual_seconds=seconds, random=random.Random(0))
     assert found == expected
+
+
+def test_the_same_pictures_are_the_same_input_in_every_run(tmp_path: Path) -> None:
+    found = set()
+    for index in range(16):  # of as many paths some lie in a set in one order and some in the other
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        for name in ("0.png", "1.png"):
+            (folder / name).write_text(name)
+            os.utime(folder / name, (0, 0))
+        found.add(fingerprint(folder).removeprefix(str(folder)))
+    assert len(found) == 1
