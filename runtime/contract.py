@@ -30,7 +30,7 @@ class ModelContract:
     """
 
     network: str
-    """Architecture with its options, e.g. `fast-48`; `foreign` for an adopted file."""
+    """Architecture with its options, e.g. `fast(width=48)`; `foreign` for an adopted file."""
     style: str
     """Name of the style, usually the stem of the style picture."""
     size_multiple: int

@@ -68,12 +68,6 @@ class EngineProfile:
         """Whether only one shape is accepted."""
         return self.min == self.max
 
-    def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether an input of `shape` (N, 3, H, W) is within the range."""
-        return len(shape) == 4 and all(
-            low <= side <= high for low, side, high in zip(self.min, shape, self.max, strict=True)
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlanHeader:
