@@ -127,7 +127,8 @@ def test_kernels_give_the_values_of_the_host(
     ):
         stream = device.open_stream()
         host.data[:] = codes
-        device.upload(surface.address, host, layout.size_bytes, cuda_stream=stream)
+        for memory in (surface, back):  # where nothing is written, it stays
+            device.upload(memory.address, host, layout.size_bytes, cuda_stream=stream)
         tensors = RgbTensors(rgb.address, rgb.address, *padded, value_bytes)
         for direction, memory, columns, rows in (
             ("rgb_from_yuv", surface, padded[0], padded[1]),
@@ -162,6 +163,11 @@ def test_kernels_give_the_values_of_the_host(
             for memory in (found, wanted)
         ]
         assert np.abs(planes[0] - planes[1]).max() <= (64 if pix_fmt == "p010le" else 1)
+        ends = [
+            memory[offset : offset + plane_rows * pitch].reshape(plane_rows, pitch)[:, columns * layout.sample_bytes :]
+            for memory in (found, codes)
+        ]
+        assert np.array_equal(*ends)
 
 
 @pytest.mark.parametrize("size", [(640, 360), (53, 35)])
