@@ -6,9 +6,8 @@ write to its pipe; here it runs in this process, which saves the baseline that c
 `stylize.train` are imported only when a baseline is asked for.
 """
 
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,16 +100,16 @@ def _network_from_onnx(model: ModelUnderTest) -> "StyleNetwork":
     from onnx import numpy_helper
 
     from stylize.train.blocks import fold_upsampling
-    from stylize.train.networks import build_network
+    from stylize.train.networks import network_from_signature
 
     artifact = model.stylizer.artifact
-    match = re.fullmatch(r"([\w-]+)\((.*)\)", artifact.contract.network)
-    if match is None:
+    try:
+        network = network_from_signature(artifact.contract.network)
+    except ValueError as error:
         raise ArtifactError(
             artifact.path,
             f"was made from network {artifact.contract.network!r}, which cannot be rebuilt: give --checkpoint",
-        )
-    network = build_network(match[1], _options_from_text(match[2]))
+        ) from error
     fold_upsampling(network)
     graph = read_graph(artifact.onnx_source()).graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -122,15 +121,6 @@ def _network_from_onnx(model: ModelUnderTest) -> "StyleNetwork":
         )  # fmt: skip
     network.load_state_dict({name: torch.from_numpy(weights[name].astype(np.float32)) for name in network.state_dict()})
     return network.eval()
-
-
-def _options_from_text(text: str) -> Mapping[str, str | int | bool]:
-    """Read `width=48, norm=instance` as the exporter writes it."""
-    options: dict[str, str | int | bool] = {}
-    for pair in filter(None, text.split(", ")):
-        name, _, value = pair.partition("=")
-        options[name] = value == "True" if value in ("True", "False") else int(value) if value.isdigit() else value
-    return options
 
 
 def _eager_stylizer(network: "StyleNetwork", size_multiple: int) -> Callable[[Picture], Picture]:

@@ -1,7 +1,5 @@
 """A checkpoint from one of the project's own ONNX files, to go on training from it."""
 
-import ast
-import re
 from pathlib import Path
 
 import onnx
@@ -12,8 +10,8 @@ from torch import Tensor
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.errors import ArtifactError
 from stylize.train.blocks import UpsampleConv
-from stylize.train.checkpoint import Checkpoint
-from stylize.train.networks import build_network
+from stylize.train.checkpoint import Checkpoint, checkpoint_of_weights
+from stylize.train.networks import network_from_signature
 from stylize.train.style_network import StyleNetwork
 
 __all__ = ["checkpoint_from_onnx"]
@@ -30,7 +28,7 @@ def checkpoint_from_onnx(artifact: Artifact) -> Checkpoint:
     """
     contract = artifact.contract
     try:
-        network = build_network(*_name_and_options(contract.network))
+        network = network_from_signature(contract.network)
     except ValueError as error:
         raise ArtifactError(
             artifact.path,
@@ -49,32 +47,12 @@ def checkpoint_from_onnx(artifact: Artifact) -> Checkpoint:
         ) from error
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(artifact.path, f"does not hold the weights of {contract.network}: {error}") from error
-    return Checkpoint(
-        network=network.name,
-        options=network.options,
-        weights=network.state_dict(),
+    return checkpoint_of_weights(
+        network,
         style=contract.style,
         style_sha256=contract.hashes.get("style_picture", ""),
-        config={},
-        step=0,
-        elapsed_seconds=0.0,
-        losses={},
-        optimizer={},
-        random_state=torch.get_rng_state(),
+        style_names=contract.style_names,
     )
-
-
-def _name_and_options(text: str) -> tuple[str, dict[str, str | int | bool]]:
-    """`reconet(norm=frn, activation_after_add=False)` taken apart."""
-    match = re.fullmatch(r"(\w+)\((.*)\)", text)
-    if match is None:
-        raise ValueError("no name(options)")
-    pairs = (item.split("=", 1) for item in match[2].split(", ") if item)
-    return match[1], {name: _plain(value) for name, value in pairs}
-
-
-def _plain(text: str) -> str | int | bool:
-    return ast.literal_eval(text) if text in ("True", "False") or text.isdigit() else text
 
 
 def _load(network: StyleNetwork, stored: dict[str, Tensor]) -> None:

@@ -80,9 +80,8 @@ def _contract(
     for name, tensor in sorted(checkpoint.weights.items()):
         weights.update(name.encode())
         weights.update(tensor.contiguous().numpy().tobytes())
-    options = ", ".join(f"{name}={value}" for name, value in network.options.items())
     return ModelContract(
-        network=f"{network.name}({options})",
+        network=network.signature,
         style=style or checkpoint.style,
         style_names=checkpoint.style_names,
         takes_noise=network.takes_noise,

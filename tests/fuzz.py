@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
-import torch
 
 from helpers.clips import ClipSpec, numbered_frame, write_clip
 from stylize.runtime import EncodeOptions, StylizeError, Stylizer, stylize_video
@@ -26,7 +25,12 @@ from stylize.runtime.frame import Frame
 from stylize.runtime.identity import write_identity
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.still import write_still
-from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
+from stylize.train.checkpoint import (
+    checkpoint_of_weights,
+    load_checkpoint,
+    network_from_checkpoint,
+    save_checkpoint,
+)
 from stylize.train.networks import build_network
 
 KINDS = (".mp4", ".mkv", ".png", ".jpg", ".gif", ".onnx", ".pth")
@@ -57,27 +61,10 @@ def write_seeds(folder: Path) -> dict[str, bytes]:
             write_still(frame, output)
             output.commit()
     seeds[".pth"] = folder / "seed.pth"
-    save_checkpoint(_checkpoint(), seeds[".pth"])
+    save_checkpoint(checkpoint_of_weights(build_network("fast", {"width": 32}), style="seed"), seeds[".pth"])
     seeds[".gif"] = folder / "seed.gif"
     stylize_video(seeds[".onnx"], seeds[".mp4"], seeds[".gif"])
     return {suffix: path.read_bytes() for suffix, path in seeds.items()}
-
-
-def _checkpoint() -> Checkpoint:
-    network = build_network("fast", {"width": 32})
-    return Checkpoint(
-        network=network.name,
-        options=network.options,
-        weights=network.state_dict(),
-        style="seed",
-        style_sha256="",
-        config={},
-        step=1,
-        elapsed_seconds=1.0,
-        losses={"style": 1.0},
-        optimizer={},
-        random_state=torch.get_rng_state(),
-    )
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:

@@ -18,7 +18,7 @@ from stylize.runtime.contract import ModelContract, Precision
 from stylize.runtime.errors import ArtifactError, OptionError
 from stylize.runtime.runner import Backend
 from stylize.runtime.stylizer import Stylizer
-from stylize.train.checkpoint import Checkpoint, save_checkpoint
+from stylize.train.checkpoint import checkpoint_of_weights, save_checkpoint
 from stylize.train.networks import build_network
 from stylize.train.style_network import StyleNetwork
 
@@ -65,21 +65,7 @@ def test_every_stage_is_timed_with_the_weights_of_the_model(exported: Path, clip
 
 
 def test_a_half_precision_file_is_taken_for_the_same_weights(clip: Path, tmp_path: Path) -> None:
-    network = random_network()
-    checkpoint = Checkpoint(
-        network=network.name,
-        options=dict(network.options),
-        weights=network.state_dict(),
-        style="random",
-        style_sha256="",
-        config={},
-        step=0,
-        elapsed_seconds=0.0,
-        losses={},
-        optimizer={},
-        random_state=torch.get_rng_state(),
-    )
-    save_checkpoint(checkpoint, tmp_path / "random.pth")
+    save_checkpoint(checkpoint_of_weights(random_network(), style="random"), tmp_path / "random.pth")
     with Stylizer(export(tmp_path / "half.onnx", "fp16"), backend=Backend.ONNXRUNTIME) as stylizer:
         model = ModelUnderTest(stylizer=stylizer, backend=Backend.ONNXRUNTIME)
         cases = eager_cases(model, clip, checkpoint=tmp_path / "random.pth")

@@ -7,13 +7,13 @@ import torch
 from click.testing import CliRunner
 
 from helpers.networks import write_convolutions
-from helpers.training import tiny_config
+from helpers.training import tiny_config, write_picture
 from stylize.export.checkpoint_from_onnx import checkpoint_from_onnx
 from stylize.export.cli import main
 from stylize.export.onnx_from_checkpoint import export_checkpoint
 from stylize.runtime import open_artifact
 from stylize.runtime.errors import ArtifactError
-from stylize.train.checkpoint import Checkpoint, load_checkpoint
+from stylize.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stylize.train.loop import train
 
 
@@ -40,6 +40,23 @@ def test_half_precision_comes_back_rounded(tmp_path: Path) -> None:
     recovered = checkpoint_from_onnx(open_artifact(tmp_path / "a.onnx"))
     for name, weight in trained.weights.items():
         torch.testing.assert_close(recovered.weights[name], weight, rtol=2**-10, atol=1e-3, msg=name)
+
+
+def test_several_styles_come_back_with_their_names(tmp_path: Path) -> None:
+    styles = (write_picture(tmp_path / "red.png", seed=3), write_picture(tmp_path / "blue.png", seed=4))
+    _train(tmp_path, style=styles, conditional=True)
+    export_checkpoint(tmp_path / "a.pth", tmp_path / "a.onnx")
+    save_checkpoint(checkpoint_from_onnx(open_artifact(tmp_path / "a.onnx")), tmp_path / "b.pth")
+    export_checkpoint(tmp_path / "b.pth", tmp_path / "b.onnx")
+    assert open_artifact(tmp_path / "b.onnx").contract.style_names == ("red", "blue")
+
+
+def test_what_came_back_starts_a_training_and_resumes_none(tmp_path: Path) -> None:
+    _train(tmp_path)
+    export_checkpoint(tmp_path / "a.pth", tmp_path / "a.onnx")
+    save_checkpoint(checkpoint_from_onnx(open_artifact(tmp_path / "a.onnx")), tmp_path / "b.pth")
+    with pytest.raises(ValueError, match="holds weights alone: give it as --start-from"):
+        train(tiny_config(tmp_path), tmp_path / "b.pth", resume=True, on_step=lambda _: None, device="cpu")
 
 
 def test_training_goes_on_from_a_builtin_style(tmp_path: Path) -> None:

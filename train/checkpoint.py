@@ -15,7 +15,7 @@ from stylize.train.networks import build_network
 from stylize.train.published import network_from_published
 from stylize.train.style_network import StyleNetwork
 
-__all__ = ["Checkpoint", "load_checkpoint", "network_from_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "checkpoint_of_weights", "load_checkpoint", "network_from_checkpoint", "save_checkpoint"]
 
 _FORMAT = "stylize-checkpoint"
 _FORMAT_VERSION = 1
@@ -46,9 +46,9 @@ class Checkpoint:
     style: str
     """Name of the style: stem of the style picture; of several, joined by a plus."""
     style_sha256: str
-    """Of the style picture, or of the digests of several; empty for published weights, which do not name theirs."""
+    """Of the style picture, or of the digests of several; empty where it is not known."""
     config: dict[str, Any]
-    """The whole training config in plain values; empty for published weights."""
+    """The whole training config in plain values; empty for weights alone, see `checkpoint_of_weights`."""
     step: int
     elapsed_seconds: float
     losses: dict[str, float]
@@ -57,6 +57,26 @@ class Checkpoint:
     random_state: Tensor
     style_names: tuple[str, ...] = ()
     """Names of the styles, in the order of the mix, when the network holds several."""
+
+
+def checkpoint_of_weights(
+    network: StyleNetwork, *, style: str, style_sha256: str = "", style_names: tuple[str, ...] = ()
+) -> Checkpoint:
+    """A checkpoint of a network whose training is not known: to export or to start from, not to resume."""
+    return Checkpoint(
+        network=network.name,
+        options=network.options,
+        weights=network.state_dict(),
+        style=style,
+        style_sha256=style_sha256,
+        style_names=style_names,
+        config={},
+        step=0,
+        elapsed_seconds=0.0,
+        losses={},
+        optimizer={},
+        random_state=torch.get_rng_state(),
+    )
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -119,19 +139,7 @@ def _from_published(state: dict[str, Any], path: Path) -> Checkpoint:
         raise ValueError(
             f"{path}: not a checkpoint of stylize-train, nor weights of pytorch-reconet or fast_neural_style"
         )
-    return Checkpoint(
-        network=network.name,
-        options=network.options,
-        weights=network.state_dict(),
-        style=path.stem,
-        style_sha256="",
-        config={},
-        step=0,
-        elapsed_seconds=0.0,
-        losses={},
-        optimizer={},
-        random_state=torch.get_rng_state(),
-    )
+    return checkpoint_of_weights(network, style=path.stem)
 
 
 def network_from_checkpoint(checkpoint: Checkpoint) -> StyleNetwork:

@@ -257,6 +257,8 @@ def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None
     Raises:
         ValueError: the checkpoint is of another style, network or setting.
     """
+    if not checkpoint.optimizer:
+        raise ValueError("cannot resume what holds weights alone: give it as --start-from, and another output")
     ignored = {
         "steps",
         "minutes",

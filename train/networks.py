@@ -1,5 +1,6 @@
 """The style networks with their papers, costs and limits; `texture` is in a file of its own."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
@@ -21,7 +22,17 @@ from stylize.train.blocks import (
 from stylize.train.style_network import NetworkFacts, StyleNetwork
 from stylize.train.texture_network import Texture
 
-__all__ = ["MAX_STYLES", "NETWORKS", "Fast", "Fastest", "Johnson", "ReCoNet", "Texture", "build_network"]
+__all__ = [
+    "MAX_STYLES",
+    "NETWORKS",
+    "Fast",
+    "Fastest",
+    "Johnson",
+    "ReCoNet",
+    "Texture",
+    "build_network",
+    "network_from_signature",
+]
 
 MAX_STYLES = 32  # as many as Dumoulin et al., arXiv 1610.07629, trained into one network
 
@@ -214,3 +225,22 @@ def build_network(name: str, options: Mapping[str, str | int | bool]) -> StyleNe
     make_conditional(network, num_styles)
     network.options["num_styles"] = num_styles
     return network
+
+
+def network_from_signature(text: str) -> StyleNetwork:
+    """A freshly initialised network of the architecture that `StyleNetwork.signature` wrote down.
+
+    Raises:
+        ValueError: not of that form, or a network or option that there is not.
+    """
+    match = re.fullmatch(r"(\w+)\((.*)\)", text)
+    if match is None:
+        raise ValueError(f"network {text!r} is not of the form name(option=value, ...)")
+    pairs = (item.partition("=") for item in match[2].split(", ") if item)
+    return build_network(match[1], {name: _plain_value(value) for name, _, value in pairs})
+
+
+def _plain_value(text: str) -> str | int | bool:
+    if text in ("True", "False"):
+        return text == "True"
+    return int(text) if text.isdigit() else text

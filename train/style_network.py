@@ -45,6 +45,12 @@ class StyleNetwork(nn.Module):
     decoder: Chain
 
     @property
+    def signature(self) -> str:
+        """Name and options in one line, `fast(width=48)`; `network_from_signature` reads it."""
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.name}({options})"
+
+    @property
     def num_styles(self) -> int:
         """How many styles are in it; only a network of several takes a mix."""
         return int(self.options.get("num_styles", 1))
