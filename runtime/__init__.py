@@ -1,11 +1,13 @@
 """Runs a style on videos, pictures and arrays; needs neither torch nor a GPU.
 
-from stylize.runtime import Stylizer, stylize_video
+Files in one call, arrays by a model that stays loaded:
 
-stylize_video("starry-night", "in.mp4", "out.mp4")
+    from stylize.runtime import Stylizer, stylize_video
 
-with Stylizer("starry-night") as stylizer:
-stylized_NHWC = stylizer.run(frames_NHWC)  # uint8 in, uint8 out
+    stylize_video("starry-night", "in.mp4", "out.mp4")
+
+    with Stylizer("starry-night") as stylizer:
+        stylized_NHWC = stylizer.run(frames_NHWC)  # uint8 in, uint8 out
 """
 
 from stylize.runtime.artifact import Artifact, BuiltinStyle, Quality, builtin_styles, open_artifact

@@ -21,7 +21,7 @@ def thumbnail(picture: Path, *, num_columns: int = 32) -> Text:
         num_columns: characters of a line.
 
     Raises:
-        SourceMediaError: the picture cannot be read.
+        InputMediaError: the picture cannot be read.
     """
     with Decoder(picture) as decoder:
         frame = next(item for item in decoder if isinstance(item, Frame))
