@@ -30,9 +30,9 @@ __all__ = [
     "cases",
     "check_floor",
     "compare_on_frames",
+    "fidelity",
     "figures_of",
     "growth_of_a_tiny_change",
-    "is_off",
     "verification_frames",
 ]
 
@@ -119,9 +119,35 @@ def growth_of_a_tiny_change(
     return float(np.abs(change).max()) / tiny
 
 
-def is_off(error: NDArray[np.float32]) -> bool:
-    """Whether a frame needs a second look, whatever the precision; NaN does not, since nothing excuses it."""
-    return bool(error.max() > FLOORS["fp32"].max_abs_error)
+def fidelity(
+    name: str,
+    frame: FrameHWC,
+    *,
+    got: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    growth: Callable[[], float],
+) -> FrameFidelity:
+    """How far what was painted of a frame is from what should be.
+
+    Args:
+        name: of the frame.
+        frame: (H, W, 3) uint8 RGB.
+        got: RGB in [0, 1], of any shape.
+        expected: of the same shape.
+        growth: measures `FrameFidelity.growth`; asked only where the picture is off.
+    """
+    error = np.abs(got - expected)
+    mean_square = float(np.square(error, dtype=np.float64).mean())
+    # Whatever the precision. NaN needs no second look, since nothing excuses it.
+    is_off = bool(error.max() > FLOORS["fp32"].max_abs_error)
+    return FrameFidelity(
+        name=name,
+        width=frame.shape[1],
+        height=frame.shape[0],
+        max_abs_error=float(error.max()),
+        psnr_db=float(-10 * np.log10(mean_square)) if mean_square else float("inf"),
+        growth=growth() if is_off else 1.0,
+    )
 
 
 def verification_frames(size: tuple[int, int] | None) -> dict[str, FrameHWC]:
@@ -172,16 +198,8 @@ def compare_on_frames(network: StyleNetwork, model: Path, frames: Mapping[str, F
             paint = partial(_expected, network, extras=extras)
             expected = paint(padded_1CHW)[..., :height, :width]
             got = _run(runner, padded_1CHW, extras)[..., :height, :width]
-            error = np.abs(got - expected)
-            mean_square = float(np.square(error, dtype=np.float64).mean())
-            yield FrameFidelity(
-                name=name,
-                width=width,
-                height=height,
-                max_abs_error=float(error.max()),
-                psnr_db=float(-10 * np.log10(mean_square)) if mean_square else float("inf"),
-                growth=growth_of_a_tiny_change(paint, padded_1CHW) if is_off(error) else 1.0,
-            )
+            growth = partial(growth_of_a_tiny_change, paint, padded_1CHW)
+            yield fidelity(name, frame, got=got, expected=expected, growth=growth)
 
 
 def check_floor(results: Iterable[FrameFidelity], precision: EnginePrecision) -> None:

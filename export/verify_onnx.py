@@ -1,12 +1,12 @@
 """Proof that a model made from an ONNX file paints what that file paints, and so does its engine."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize.export.verify import FrameFidelity, cases, growth_of_a_tiny_change, is_off
+from stylize.export.verify import FrameFidelity, cases, fidelity, growth_of_a_tiny_change
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.extra_inputs import ExtraInputs
@@ -44,7 +44,7 @@ def compare_models(original: Artifact, made: Artifact, frames: Mapping[str, Fram
             size = _padded_size(frame, original.contract, made.contract)
             paint = partial(_painted, padded_size=size, mix=mix)
             expected, got = paint(first, frame), paint(second, frame)
-            yield _fidelity(name, got, expected, growth=partial(_growth, first, frame, size, mix))
+            yield fidelity(name, frame, got=got, expected=expected, growth=partial(_growth, first, frame, size, mix))
 
 
 def compare_engine(
@@ -76,7 +76,7 @@ def compare_engine(
         for name, frame in frames.items():
             expected, got = (stylizer.run(frame[None])[0].astype(np.float32) / 255 for stylizer in (first, second))
             size = _padded_size(frame, exact.contract, onnx.contract)
-            yield _fidelity(name, got, expected, growth=partial(_growth, runner, frame, size, mix))
+            yield fidelity(name, frame, got=got, expected=expected, growth=partial(_growth, runner, frame, size, mix))
 
 
 def _growth(
@@ -121,16 +121,3 @@ def _padded_size(frame: FrameHWC, *contracts: ModelContract) -> tuple[int, int]:
         return fixed
     stricter = max(contracts, key=lambda contract: contract.size_multiple)
     return padded_size(stricter, frame.shape[1], frame.shape[0])
-
-
-def _fidelity(name: str, got: PictureHWC, expected: PictureHWC, *, growth: Callable[[], float]) -> FrameFidelity:
-    error = np.abs(got - expected)
-    mean_square = float(np.square(error, dtype=np.float64).mean())
-    return FrameFidelity(
-        name=name,
-        width=expected.shape[1],
-        height=expected.shape[0],
-        max_abs_error=float(error.max()),
-        psnr_db=float(-10 * np.log10(mean_square)) if mean_square else float("inf"),
-        growth=growth() if is_off(error) else 1.0,
-    )
