@@ -3,7 +3,7 @@
 Decode to packed RGB arrays, run PyTorch eagerly in float32 on one frame at a time, convert back and
 hand raw RGB frames to the encoder, one step after the other. Such scripts start an encoder process and
 write to its pipe; here it runs in this process, which saves the baseline that copy. PyTorch and
-`stylize.train` are imported only when a baseline is asked for.
+the packages that know it are imported only when a baseline is asked for.
 """
 
 import time
@@ -17,7 +17,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stylize.benchmarks.cases import ModelUnderTest, PeerCases
-from stylize.benchmarks.graph_cost import read_graph
 from stylize.benchmarks.results import EAGER
 from stylize.runtime.errors import ArtifactError, BackendUnavailableError, OptionError
 from stylize.runtime.runner import Backend
@@ -50,16 +49,14 @@ def eager_cases(model: ModelUnderTest, clip: Path, *, checkpoint: Path | None) -
 
     Raises:
         BackendUnavailableError: PyTorch is not installed.
-        OptionError: the weights are those of another model.
-        ArtifactError: the ONNX file does not hold the network's weights by their names.
+        OptionError: the weights are those of another model, or the ONNX file does not hold them.
         ValueError: the checkpoint is missing or damaged.
     """
     try:
         import torch
     except ImportError as error:
         raise BackendUnavailableError("--baseline eager needs PyTorch: pip install 'stylize[train]'") from error
-    network = _network_from_onnx(model) if checkpoint is None else _network_from_checkpoint(checkpoint)
-    stylize = _eager_stylizer(network, model.stylizer.artifact.contract.size_multiple)
+    stylize = _eager_stylizer(_network(model, checkpoint), model.stylizer.artifact.contract.size_multiple)
     pictures = _decoded(clip)
     with Stylizer(model.stylizer.artifact, backend=Backend.ONNXRUNTIME) as stylizer:
         exported = stylizer.run(pictures[0][None])[0]
@@ -88,39 +85,18 @@ def eager_cases(model: ModelUnderTest, clip: Path, *, checkpoint: Path | None) -
     )
 
 
-def _network_from_checkpoint(path: Path) -> "StyleNetwork":
+def _network(model: ModelUnderTest, checkpoint: Path | None) -> "StyleNetwork":
+    from stylize.export.checkpoint_from_onnx import checkpoint_from_onnx
+    from stylize.train.blocks import fold_upsampling
     from stylize.train.checkpoint import load_checkpoint, network_from_checkpoint
 
-    return network_from_checkpoint(load_checkpoint(path))
-
-
-def _network_from_onnx(model: ModelUnderTest) -> "StyleNetwork":
-    """Rebuild the network by the contract's name, `fast(width=48)`, with the graph's own weights."""
-    import torch
-    from onnx import numpy_helper
-
-    from stylize.train.blocks import fold_upsampling
-    from stylize.train.networks import network_from_signature
-
-    artifact = model.stylizer.artifact
     try:
-        network = network_from_signature(artifact.contract.network)
-    except ValueError as error:
-        raise ArtifactError(
-            artifact.path,
-            f"was made from network {artifact.contract.network!r}, which cannot be rebuilt: give --checkpoint",
-        ) from error
-    fold_upsampling(network)
-    graph = read_graph(artifact.onnx_source()).graph
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    missing = [name for name in network.state_dict() if name not in weights]
-    if missing:
-        raise ArtifactError(
-            artifact.path, f"does not hold {len(missing)} of the network's weights by name, e.g. {missing[0]}: "
-            "give --checkpoint"
-        )  # fmt: skip
-    network.load_state_dict({name: torch.from_numpy(weights[name].astype(np.float32)) for name in network.state_dict()})
-    return network.eval()
+        weights = checkpoint_from_onnx(model.stylizer.artifact) if checkpoint is None else load_checkpoint(checkpoint)
+    except ArtifactError as error:
+        raise OptionError(f"{error}; give --checkpoint") from error
+    network = network_from_checkpoint(weights)
+    fold_upsampling(network)  # as exported graphs have it
+    return network
 
 
 def _eager_stylizer(network: "StyleNetwork", size_multiple: int) -> Callable[[Picture], Picture]:

@@ -8,15 +8,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-__all__ = ["gflop_per_frame", "read_graph"]
+__all__ = ["gflop_per_frame"]
 
 _COUNTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _SHAPE_PREFIX = "stylize_shape_of_"
-
-
-def read_graph(source: Path | bytes) -> onnx.ModelProto:
-    """The graph of an ONNX file, or of its bytes."""
-    return onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
 
 
 def _shapes_by_running(model: onnx.ModelProto, names: list[str], frame_sizes: list[int]) -> dict[str, list[int]]:
@@ -66,7 +61,7 @@ def gflop_per_frame(source: Path | bytes, *, width_px: int, height_px: int) -> f
         width_px: width the network runs at, one the graph accepts.
         height_px: height likewise.
     """
-    model = read_graph(source)
+    model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
     counted = [node for node in model.graph.node if node.op_type in _COUNTED]
     if not counted:
         return 0.0
