@@ -104,6 +104,11 @@ class Encoder:
         return self._video.description
 
     @property
+    def header(self) -> str:
+        """See `VideoEncoder.header`."""
+        return self._video.header
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the file's pictures in pixels."""
         return self._video.size

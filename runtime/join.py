@@ -26,8 +26,15 @@ def join_segments(folder: ResumeFolder, *, source: Decoder, encoder: Encoder) ->
         encoder: takes the packets.
 
     Raises:
-        OutputMediaError: a segment is damaged; it is removed.
+        OutputMediaError: a segment is damaged, and is removed; or they were encoded under several headers.
     """
+    misfits = sorted({record.encoder for record in folder.records if record.header != encoder.header})
+    if misfits:
+        raise OutputMediaError(
+            folder.target,
+            f"segments of {', '.join(misfits)} do not fit the header that {encoder.description} writes here, as with "
+            "GPUs of several kinds; render with --codec libx264, or on GPUs of one kind",
+        )
     times = [time for record in folder.records for time in record.times]
     late = max(record.num_reordered for record in folder.records)
     others = source.carried_packets()

@@ -1,5 +1,6 @@
 """The ways of writing a result: a video, segments of one, numbered pictures, a single picture."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -164,9 +165,14 @@ def join_folder(
         folder: with all its segments.
         source: the input.
         selection: of which part of it the segments are.
-        options: how they were encoded.
+        options: how they were to be encoded.
         seconds: what the stages took, for the result.
+
+    Raises:
+        OutputMediaError: they do not fit together, or one is damaged.
     """
+    first = folder.records[0]
+    options = dataclasses.replace(options, codec=first.encoder, pix_fmt=first.pix_fmt)  # as chosen where it was made
     with (
         Decoder(source, selection=selection) as decoder,
         PartialFile(folder.target) as output,
@@ -183,7 +189,7 @@ def join_folder(
         size=encoder.size,
         encoder=encoder.description,
         seconds=seconds,
-        notes=(*folder.notes, *encoder.notes),
+        notes=tuple(dict.fromkeys((*folder.notes, *encoder.notes))),
         problems=last.problems,
     )
 

@@ -289,7 +289,7 @@ class SegmentWriter:
 
     @property
     def takes_device_memory(self) -> bool:
-        """Segments are joined under the header of a CPU's encoder, so that encodes them."""
+        """They do not: what is joined has the header of an encoder that is open before its first picture."""
         return False
 
     def finish(self) -> None:
@@ -315,9 +315,20 @@ class SegmentWriter:
         # The encoder is set up for the container of the target, which will hold its packets.
         container = av.open(_Nowhere(self._folder.target.name), "w", format=self._encode.container)
         self._encoder = VideoEncoder(
-            container, info=self._decoder.info, options=self._encode, target=self._folder.target
+            container,
+            info=self._decoder.info,
+            options=self._encode,
+            target=self._folder.target,
+            surface_gpu=self._decoder.surface_gpu,
+            stays_on_gpu=False,
         )
         container.start_encoding()
+        records = self._folder.records
+        if records and records[-1].header != self._encoder.header:
+            raise OptionError(
+                f"{self._folder.path}: begun by {records[-1].encoder} under another header than {self.description} "
+                "writes here; go on where it was begun, or remove that folder to start afresh"
+            )
         self._times: list[int] = []
         self._num_frames = 0
         self._file = SegmentFile(self._folder.path_of(len(self._folder.records)))
@@ -337,7 +348,10 @@ class SegmentWriter:
             last_pts=self._last_pts,
             is_clean=decoder.is_clean,
             is_last=is_last,
-            notes=(*(decoder.notes if is_last else ()), *filter(None, [self._encoder.lost_alpha])),
+            encoder=self._encoder.codec,
+            pix_fmt=self._encoder.pix_fmt,
+            header=self._encoder.header,
+            notes=(*(decoder.notes if is_last else ()), *self._encoder.notes),
             problems=tuple(decoder.problems) if is_last else (),
         )
         self._file.commit(record)

@@ -21,7 +21,7 @@ __all__ = ["SegmentFile", "SegmentRecord", "read_packets", "read_record", "write
 
 logger = logging.getLogger(__name__)
 
-_MAGIC: Final = b"stylize segment 1\n"
+_MAGIC: Final = b"stylize segment 2\n"
 _PACKET: Final = struct.Struct("<qqBI")  # pts, duration, is key, bytes
 _TAIL: Final = struct.Struct("<II")  # bytes of the record, CRC-32 of all before the tail
 # Side data without which the muxer writes another picture: VP9's alpha, a changed header, a changed palette.
@@ -43,6 +43,12 @@ class SegmentRecord:
     """Whether everything up to its end was decoded without damage and with times of its own."""
     is_last: bool
     """Whether the source ends with it."""
+    encoder: str
+    """FFmpeg's name of what encoded it."""
+    pix_fmt: str
+    """Pixel format of what was encoded."""
+    header: str
+    """See `VideoEncoder.header`; alike in all segments that are joined."""
     notes: tuple[str, ...] = ()
     """What there is to say about its frames, and what the decoder had to say when the source had ended."""
     problems: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Frames into packets of one video stream."""
 
 import difflib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -93,6 +94,7 @@ class VideoEncoder:
         options: EncodeOptions,
         target: str | Path,
         surface_gpu: int | None = None,
+        stays_on_gpu: bool = True,
     ) -> None:
         """Add the stream; starting the container opens the encoder, or the first frame where `is_opened_by_frame`.
 
@@ -102,6 +104,7 @@ class VideoEncoder:
             options: how to encode.
             target: the file or address as asked for, for messages.
             surface_gpu: the GPU on which surfaces will be finished, None where frames come.
+            stays_on_gpu: whether they may come in its memory; False for an encoder that is open before they come.
 
         Raises:
             OptionError: an unknown codec or pixel format, or an option this codec does not have.
@@ -120,7 +123,7 @@ class VideoEncoder:
         self.lost_alpha = ""
         """That transparency was lost, in a sentence; empty while no frame had any, or where it is kept."""
         self._next_key_seconds = Fraction(0)
-        self._surface_gpu = surface_gpu
+        self._surface_gpu, self._stays_on_gpu = surface_gpu, stays_on_gpu
         self.is_opened_by_frame = False
         """Whether pictures may come from a GPU: the first one tells the encoder where they lie."""
         self.stream = self._add_stream()
@@ -128,8 +131,22 @@ class VideoEncoder:
     @property
     def description(self) -> str:
         """Encoder and pixel format really in use, for example `libx264, yuv420p`."""
-        pix_fmt = self._pix_fmt if self._palette is None else _PALETTE_PIX_FMT
-        return f"{self.stream.codec_context.codec.name}, {pix_fmt}"
+        return f"{self.codec}, {self.pix_fmt}"
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the encoder in use."""
+        return self.stream.codec_context.codec.name
+
+    @property
+    def pix_fmt(self) -> str:
+        """Pixel format in use."""
+        return self._pix_fmt if self._palette is None else _PALETTE_PIX_FMT
+
+    @property
+    def header(self) -> str:
+        """A hash of what decoders must know before the first picture, which the container holds once; when open."""
+        return hashlib.sha256(self.stream.codec_context.extradata or b"").hexdigest()
 
     @property
     def surface_layout(self) -> SurfaceLayout | None:
@@ -204,7 +221,12 @@ class VideoEncoder:
         context.width, context.height = self._encoded_size(self._pix_fmt)
         context.pix_fmt = self._pix_fmt if self._palette is None else _PALETTE_PIX_FMT
         gpu = self._surface_gpu if codec.name in NVENC_OF.values() else None
-        if gpu is not None and self._pix_fmt in _NVENC_PIX_FMTS.values() and not gpu_refusal(gpu):
+        if (
+            gpu is not None
+            and self._stays_on_gpu
+            and self._pix_fmt in _NVENC_PIX_FMTS.values()
+            and not gpu_refusal(gpu)
+        ):
             context.pix_fmt = "cuda"
             self.is_opened_by_frame = True
         context.time_base = info.time_base

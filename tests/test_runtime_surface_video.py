@@ -22,7 +22,10 @@ from stylize.runtime.artifact import open_artifact
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.decode import Decoder
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
+from stylize.runtime.encode import Encoder
+from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.hardware_video import NVENC_OF
+from stylize.runtime.join import join_segments
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.surface import Surface
 from stylize.runtime.video_encoder import VideoEncoder
@@ -145,6 +148,47 @@ def test_nvenc_takes_frames_where_surfaces_do_not_fit_the_engine(rig: Rig, nvenc
     assert any("scaled to the one size of the engine" in note for note in report.notes)
     report, _ = rig.render(clip, on_device=True)
     assert report.encoder == f"{nvenc}, nv12"
+
+
+def test_segments_by_nvenc_are_joined_under_its_header(rig: Rig, nvenc: str) -> None:
+    """It is opened before the first surface, as for the header, and so takes what was copied back."""
+    clip = write_clip(rig.folder / "in.mp4", ClipSpec(width=50, height=38, sound_start_seconds=0.0))
+    encode = EncodeOptions(encoder_options=(("crf", "0"),))
+    report = rig.both(clip, encode=encode, resume=ResumeOptions(segment_frames=4))
+    assert rig.num_surfaces == report.num_frames == 10
+    report, _ = rig.render(clip, on_device=True, resume=ResumeOptions(segment_frames=4))
+    assert report.encoder == f"{nvenc}, nv12"
+
+
+def test_segments_under_other_headers_are_not_joined(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another kind of GPU would write them, or the CPU of a machine without one that goes on."""
+    clip = write_clip(rig.folder / "in.mp4")
+    defaults = "stylize.runtime.video_encoder._DEFAULT_OPTIONS"
+
+    def stop(done: int, _total: int | None) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rig.render(clip, on_device=True, resume=ResumeOptions(segment_frames=4), on_progress=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(defaults, {"libx264": {"preset": "ultrafast"}})
+        with pytest.raises(
+            OptionError, match="begun by libx264 under another header than libx264, yuv420p writes here"
+        ):
+            rig.render(clip, on_device=True, resume=ResumeOptions(segment_frames=4))
+    join = join_segments
+
+    def joined_elsewhere(*arguments: object, **others: object) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Encoder, "header", "of another GPU")
+            join(*arguments, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("stylize.runtime.render.join_segments", joined_elsewhere)
+    with pytest.raises(
+        OutputMediaError, match="segments of libx264 do not fit the header that libx264, yuv420p writes"
+    ):
+        rig.render(clip, on_device=True, resume=ResumeOptions(segment_frames=4))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ REHEARSES = os.environ.get("REHEARSE") == "1"
 """Whether parts that can are run on the CPU, small: to see that the script itself works."""
 MIN_SECONDS = 15.0
 """What must be left of MINUTES for a part to be begun."""
-# Setuptools compiles one file after the other, which takes minutes; PyCUDA's setup executes its siteconf.py.
+# Setuptools compiles one file after the other, which takes minutes.
 COMPILE_IN_PARALLEL = """
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -179,9 +179,9 @@ def build_pycuda(folder: Path, limit_seconds: float) -> dict[str, object]:
         "CXXFLAGS": ["-w"],
         "LDFLAGS": ["-Wl,--no-as-needed"],  # the stub has none of the names, and would be left out as not needed
     }
-    (source / "siteconf.py").write_text(
-        "".join(f"{name} = {value!r}\n" for name, value in settings.items()) + COMPILE_IN_PARALLEL
-    )
+    (source / "siteconf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    with (source / "aksetup_helper.py").open("a") as helper:  # which its setup.py imports
+        helper.write(COMPILE_IN_PARALLEL)
     wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     command([*wheel, str(source)], limit_seconds, PATH=f"{root}/bin:{os.environ['PATH']}")
     built = next(folder.glob("pycuda-*.whl"))
