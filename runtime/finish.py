@@ -17,7 +17,7 @@ from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import BackendError, OptionError
 from stylize.runtime.frame import WHITE, Frame, TimedPicture
 from stylize.runtime.picture_filter import build_graph
-from stylize.runtime.steady import Steadier
+from stylize.runtime.steady import Steadier, num_warmup_frames
 
 __all__ = ["Finish", "FinishOptions", "Mask"]
 
@@ -84,7 +84,6 @@ class Finish:
         Raises:
             OptionError: strength outside [0, 1], or a fade-out of a video whose length is unknown.
             InputMediaError: the mask cannot be read.
-            BackendUnavailableError: what steadies is not installed.
         """
         if not 0.0 <= strength <= 1.0:
             raise OptionError(f"strength {strength} is outside 0..1")
@@ -93,7 +92,7 @@ class Finish:
         self.cut_seconds: list[float] = []
         """Where new scenes begin, in seconds from the first frame; found only while steadying."""
         self._options = options or FinishOptions()
-        self._steadier = Steadier(self._options.steady) if self._options.steady else None
+        self._steadier: Steadier | None = None  # made for the first picture that is not steadied on a GPU
         self._unsettled: deque[_Unsettled] = deque()
         self._spare_CHW: deque[NDArray[np.float32]] = deque()
         self._strength = strength
@@ -143,12 +142,12 @@ class Finish:
     @property
     def settles(self) -> bool:
         """Whether every frame must pass `settle` after it was stylized or left alone."""
-        return self._steadier is not None
+        return self.steady > 0
 
     @property
     def num_warmup_frames(self) -> int:
         """How many earlier frames must pass before one comes out as in mid-video; 0 where none is remembered."""
-        return 0 if self._steadier is None else self._steadier.num_warmup_frames
+        return num_warmup_frames(self.steady)
 
     def store(self, result_CHW: NDArray[np.float32], frame: Frame, *, weight: Weight) -> None:
         """Write a stylized picture over its source, in one pass over the planes; with `settles`, note it for `settle`.
@@ -162,7 +161,7 @@ class Finish:
             BackendError: `result_CHW` holds values that are not numbers.
         """
         np.clip(result_CHW, 0, WHITE, out=result_CHW)
-        if self._steadier is None:
+        if not self.settles:
             self._write(result_CHW, frame, weight)
             return
         kept_CHW = self._spare_CHW.pop() if self._spare_CHW else np.empty_like(result_CHW)
@@ -176,9 +175,11 @@ class Finish:
 
         Raises:
             BackendError: as `store`.
+            BackendUnavailableError: what steadies is not installed.
         """
-        if self._steadier is None:
+        if not self.settles:
             return
+        self._steadier = self._steadier or Steadier(self.steady)
         self._seconds(frame)  # times count from the first frame, with or without style
         if not self._unsettled or self._unsettled[0].frame is not frame:
             self._steadier.reset()  # shown without style: what was before it has nothing to hold on to

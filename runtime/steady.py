@@ -38,7 +38,7 @@ from stylize.runtime.steady_constants import (
 )
 from stylize.runtime.steady_motion import Guide, MotionSearch, Picture
 
-__all__ = ["Steadier"]
+__all__ = ["Steadier", "num_warmup_frames"]
 
 # Height of the bands in which what moves is warped.
 _BAND_CELLS: Final = 8
@@ -51,6 +51,15 @@ def _opencv() -> Any:  # noqa: ANN401 - cv2 is typed loosely
         raise BackendUnavailableError(
             "--steady searches motion with OpenCV, which is not installed: pip install 'stylize[steady]', or --steady 0"
         ) from error
+
+
+def num_warmup_frames(amount: float) -> int:
+    """After how many frames what was before the first of them shows by less than half an 8-bit code value.
+
+    Args:
+        amount: how strongly the last result holds on, in [0, 1]; 0 remembers nothing.
+    """
+    return math.ceil(math.log(1 / 512) / math.log(LARGEST_SHARE * amount)) if amount else 0
 
 
 class Steadier:
@@ -74,11 +83,6 @@ class Steadier:
         self._search = MotionSearch(self._cv2)
         self._guide: Guide | None = None
         self._allocate((3, 0, 0))
-
-    @property
-    def num_warmup_frames(self) -> int:
-        """After how many frames what was before the first of them shows by less than half an 8-bit code value."""
-        return math.ceil(math.log(1 / 512) / math.log(float(self._share)))
 
     def reset(self) -> None:
         """Forget what was before: the next frame comes out as it is."""

@@ -237,10 +237,11 @@ def test_rejects_amounts_outside(amount: float) -> None:
         FinishOptions(steady=amount)
 
 
-def test_missing_opencv_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_opencv_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(BackendUnavailableError, match=r"stylize\[steady\]"):
-        Steadier(AMOUNT)
+        stylized_frames(tmp_path, FinishOptions(steady=AMOUNT))
+    assert not list(tmp_path.glob("out*"))
 
 
 def stylized_frames(tmp_path: Path, finish: FinishOptions | None) -> tuple[Sequence[NDArray[np.uint8]], float]:

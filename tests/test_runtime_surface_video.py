@@ -4,6 +4,7 @@ What the GPU's own decoder and encoder do is for tests/gpu; here FFmpeg's on the
 without them.
 """
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -236,8 +237,8 @@ def test_controls_of_the_artist_are_those_of_the_cpu(rig: Rig) -> None:
     assert rig.num_surfaces == 10
 
 
-def test_steadying_is_that_of_the_cpu(rig: Rig) -> None:
-    """The same cut is found and, where noise is all that changes, the same is left of it."""
+def test_steadying_is_that_of_the_cpu(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same cut is found and, where noise is all that changes, the same is left of it. OpenCV is not needed."""
     scenes = np.concatenate([generated_scenes(num_frames=1)[number].frames().repeat(5, axis=0) for number in (0, 1)])
     grey = scenes.mean(axis=-1, keepdims=True)  # noise of colour would show the filters of chroma, which differ
     noisy = grey + np.random.default_rng(0).normal(0, 4 / 255, grey.shape)
@@ -248,6 +249,7 @@ def test_steadying_is_that_of_the_cpu(rig: Rig) -> None:
     report = rig.both(clip, finish=finish)
     assert rig.num_surfaces == 10
     assert report.scene_cut_seconds == (0.2,)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     (_, plain), (_, steadied) = (
         rig.render(clip, on_device=True, finish=FinishOptions(steady=steady)) for steady in (0.0, 0.9)
     )
