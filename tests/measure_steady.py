@@ -54,9 +54,8 @@ def main(clip: Path, size: str, part: str, styles: list[str]) -> None:
     frames = read_frames(clip, num_frames=end, size_px=(width, height))[first:]
     reference = estimated_reference(clip.name, frames)
     print(f"{clip.name}, {len(frames)} frames of {size} from {first} on: e_stab {reference.e_stab:.4f}")
-    print(
-        f"{'':18}{'plain':>8}{'CPU':>8}{'f32':>8}{'f16':>8}{'f32/CPU':>9}{'gradient: CPU':>15}{'f32':>6}{'apart':>8}{'ms':>6}"
-    )
+    e_stabs = f"{'plain':>8}{'CPU':>8}{'f32':>8}{'f16':>8}{'f32/CPU':>9}"
+    print(f"{'':18}{e_stabs}{'gradient: CPU':>15}{'f32':>6}{'apart':>8}{'ms':>6}")
     for style in styles:
         with Stylizer(style) as stylizer:
             plain = stylizer.run(reference.frames)
