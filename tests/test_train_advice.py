@@ -91,6 +91,15 @@ def test_preflight_writes_a_sheet_and_suggests_settings(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.pth")) or [path.name for path in tmp_path.glob("*.pth")] == ["vgg.pth"]
 
 
+@pytest.mark.usefixtures("quick")
+def test_preflight_crops_no_smaller_than_the_scales_allow(tmp_path: Path) -> None:
+    def stop(_fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # after the first step
+        preflight.preflight(tiny_config(tmp_path, num_scales=3, crop_px=256), device="cpu", on_progress=stop)
+
+
 def _trial(style: float, content: float, *, size: int = 512) -> Trial:
     pictures = np.zeros((1, 1, 3), np.uint8)
     return Trial(

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["STYLE_LAYERS", "LossForm", "Preset", "TrainConfig", "config_from_dict", "config_to_dict"]
+__all__ = ["SMALLEST_SCALE_PX", "LossForm", "Preset", "TrainConfig", "config_to_dict"]
 
 Preset = Literal["balanced", "reconet-seed", "johnson", "texture"]
 LossForm = Literal["relative", "summed", "mean"]
 
 # relu4_1 and deeper are left out: the same features on a half and a quarter size picture see larger
 # strokes for less work, and published weights cut after conv3_4 suffice.
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu3_4")
+_STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu3_4")
+SMALLEST_SCALE_PX = 32
+"""Side that a crop must have left at the smallest scale."""
 
 
 def _option(default: Any, text: str) -> Any:  # noqa: ANN401 - dataclasses.field has no better type
@@ -70,7 +72,7 @@ class TrainConfig:
         None, "Short side that pictures are scaled to before the crop. Default: many sizes, as video has them."
     )
     num_scales: int = _option(3, "Style is compared at full, half, quarter ... size: this many.")
-    style_layers: tuple[str, ...] = _option(STYLE_LAYERS, "VGG layer for style; repeatable.")
+    style_layers: tuple[str, ...] = _option(_STYLE_LAYERS, "VGG layer for style; repeatable.")
     content_layer: str = _option("relu3_4", "VGG layer for content.")
     loss_network: Literal["vgg19", "vgg16"] = _option("vgg19", "Which VGG is downloaded without --loss-weights.")
     loss_form: LossForm = _option(  # noqa: RUF009 - a wrapper of dataclasses.field
@@ -114,9 +116,10 @@ class TrainConfig:
                 f"crop_px={self.crop_px} must be a multiple of {2**self.num_scales} for {self.num_scales} scales"
             )
         smallest = self.crop_px // 2 ** (self.num_scales - 1)
-        if smallest < 32:
+        if smallest < SMALLEST_SCALE_PX:
             raise ValueError(
-                f"crop_px={self.crop_px} leaves {smallest} px at scale {self.num_scales}, at least 32 are needed"
+                f"crop_px={self.crop_px} leaves {smallest} px at scale {self.num_scales}, "
+                f"at least {SMALLEST_SCALE_PX} are needed"
             )
         if self.content_size_px is not None and self.content_size_px < self.crop_px:
             raise ValueError(f"content_size_px={self.content_size_px} must be at least crop_px={self.crop_px}")
@@ -208,23 +211,3 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         elif isinstance(value, tuple):
             plain[name] = [str(item) if isinstance(item, Path) else item for item in value]
     return plain
-
-
-def config_from_dict(plain: dict[str, Any]) -> TrainConfig:
-    """Inverse of `config_to_dict`.
-
-    Raises:
-        ValueError: a field is unknown, missing or out of range.
-    """
-    values = dict(plain)
-    try:
-        for name in ("style", "teacher"):
-            values[name] = tuple(Path(item) for item in values[name])
-        for name in ("style_weights", "style_layers", "data"):
-            values[name] = tuple(values[name])
-        for name in ("loss_weights", "start_from", "flow_cache", "tensorboard"):
-            if values.get(name) is not None:
-                values[name] = Path(values[name])
-        return TrainConfig(**values)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the training config does not fit this version: {error}") from error

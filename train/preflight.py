@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from stylize.train.checkpoint import Checkpoint, network_from_checkpoint
-from stylize.train.config import TrainConfig
+from stylize.train.config import SMALLEST_SCALE_PX, TrainConfig
 from stylize.train.data import FramePairs, open_data
 from stylize.train.diagnosis import LOST_CONTENT, relative_errors
 from stylize.train.frame_pair import FramePair, Window
@@ -79,8 +79,9 @@ def preflight(
     """
     if config.loss_form != "relative" or not config.style or config.mode != "stylize":
         raise ValueError("the preflight compares relative errors of styles: use --preset balanced and --style")
+    crop_px = max(_CROP_PX, SMALLEST_SCALE_PX << (config.num_scales - 1))
     small = dataclasses.replace(
-        config, crop_px=_CROP_PX, batch_size=1, accumulate=1, steps=_FIRST_STEPS, minutes=None, content_size_px=None,
+        config, crop_px=crop_px, batch_size=1, accumulate=1, steps=_FIRST_STEPS, minutes=None, content_size_px=None,
         preview_every=0, checkpoint_every=10**8, tensorboard=None,
     )  # fmt: skip
     total = _FIRST_STEPS + len(_STRENGTHS) * len(_SIZES) * _TRIAL_STEPS
