@@ -18,6 +18,7 @@ __all__ = ["JitterFigures", "jitter_figures", "noisy_still"]
 # Four code values: the noise of a decent camera indoors, and of H.264 at medium quality.
 _NOISE_SIGMA = 4 / 255
 _LIGHT_STEP = 4 / 255
+_NUM_FRAMES = 4  # of the noise and light clips
 
 Model = Callable[[NDArray[np.uint8]], Clip]
 """From (T, H, W, 3) uint8 RGB to the stylized clip of the same shape, every frame on its own."""
@@ -46,13 +47,13 @@ def _bytes(frame: FloatArray) -> NDArray[np.uint8]:
     return (np.clip(frame, 0, 1) * 255).round().astype(np.uint8)
 
 
-def noisy_still(picture: NDArray[np.uint8], *, num_frames: int, seed: int = 0) -> NDArray[np.uint8]:
+def noisy_still(picture: NDArray[np.uint8], *, num_frames: int) -> NDArray[np.uint8]:
     """A static clip as a camera sees it: one picture under independent noise of 4 code values.
 
     Returns:
         (num_frames, H, W, 3) uint8.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     still = unit_frame(picture)
     noise = random.normal(0, _NOISE_SIGMA, (num_frames, *picture.shape)).astype(np.float32)
     return np.stack([_bytes(still + frame) for frame in noise])
@@ -77,13 +78,12 @@ def _shift_ratio(picture: NDArray[np.uint8], model: Model) -> float:
     return _rms_change(returned[inner, inner], original[inner, inner]) / source_change
 
 
-def jitter_figures(picture: NDArray[np.uint8], model: Model, *, num_frames: int = 4) -> JitterFigures:
+def jitter_figures(picture: NDArray[np.uint8], model: Model) -> JitterFigures:
     """Feed a model the three disturbed versions of one picture.
 
     Args:
         picture: (H, W, 3) uint8 RGB, at least 48x48 and not of one colour.
         model: stylizes a clip, every frame on its own.
-        num_frames: frames of the noise and light clips.
 
     Raises:
         ValueError: the picture is too small or has no horizontal change to shift.
@@ -92,10 +92,10 @@ def jitter_figures(picture: NDArray[np.uint8], model: Model, *, num_frames: int 
         raise ValueError(f"the picture is {picture.shape[1]}x{picture.shape[0]} px: the shift test needs 48x48")
     if np.array_equal(picture, np.roll(picture, 1, axis=1)):
         raise ValueError("every column of the picture is the same: a shift would change nothing")
-    noisy = noisy_still(picture, num_frames=num_frames)
+    noisy = noisy_still(picture, num_frames=_NUM_FRAMES)
     # Lowered contrast leaves room for the light to rise without clipping.
     dimmed = unit_frame(picture) * np.float32(0.9)
-    rising = np.stack([_bytes(dimmed + np.float32(step * _LIGHT_STEP)) for step in range(num_frames)])
+    rising = np.stack([_bytes(dimmed + np.float32(step * _LIGHT_STEP)) for step in range(_NUM_FRAMES)])
     return JitterFigures(
         noise=_changes(model(noisy)) / _changes(noisy),
         shift=_shift_ratio(picture, model),

@@ -50,12 +50,11 @@ _QUANTIZED_HALF_OPSET = 19  # the first whose QuantizeLinear takes half precisio
 _TYPELESS = frozenset({"Shape", "Size"})
 
 
-def half_from_float(model: onnx.ModelProto, *, keeps_io: bool = False) -> onnx.ModelProto:
-    """The graph computed in half precision, integers left as they are; the given one stays as it is.
+def half_from_float(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph computed in half precision, pictures in and out too; integers and the given graph stay as they are.
 
     Args:
         model: float32, without functions and control flow.
-        keeps_io: leave pictures in and out float32, with a Cast inside; else they become float16 too.
 
     Raises:
         EngineBuildError: the graph has parts this cannot type.
@@ -67,7 +66,7 @@ def half_from_float(model: onnx.ModelProto, *, keeps_io: bool = False) -> onnx.M
     ShapeInferencePass()(typed)
     float_nodes = [node for node in graph if _is_float(node)]
     kept = _statistics(float_nodes) | {node for node in float_nodes if not _fits_half(node)}
-    typing = _Typing(graph, io_type=ir.DataType.FLOAT if keeps_io else ir.DataType.FLOAT16)
+    typing = _Typing(graph)
     for node in float_nodes:
         typing.set_type(node, ir.DataType.FLOAT if node in kept else ir.DataType.FLOAT16)
     typing.finish()
@@ -80,9 +79,8 @@ def half_from_float(model: onnx.ModelProto, *, keeps_io: bool = False) -> onnx.M
 class _Typing:
     """Gives nodes their type one after the other, in the graph's order, with a Cast wherever two types meet."""
 
-    def __init__(self, graph: ir.Graph, *, io_type: ir.DataType) -> None:
+    def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        self._io_type = io_type
         self._float_values = {
             value
             for value in (
@@ -95,7 +93,7 @@ class _Typing:
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         for value in graph.inputs:
             if value in self._float_values and value.shape is not None and len(value.shape) == 4:
-                value.dtype = io_type  # pictures; the shares of a style mix stay float32
+                value.dtype = ir.DataType.FLOAT16  # pictures; the shares of a style mix stay float32
 
     def set_type(self, node: ir.Node, dtype: ir.DataType) -> None:
         """Make `node` compute in `dtype`."""
@@ -118,11 +116,11 @@ class _Typing:
     def finish(self) -> None:
         """Give the graph's outputs the type of its ends, under their own names."""
         for index, value in enumerate(self._graph.outputs):
-            if value in self._float_values and value.dtype != self._io_type:
+            if value in self._float_values and value.dtype == ir.DataType.FLOAT:
                 name, value.name = value.name, f"{value.name}_before_cast"
                 producer = value.producer()
                 assert producer is not None, "an output is no input"
-                cast = self._as_type(value, self._io_type, after=producer)
+                cast = self._as_type(value, ir.DataType.FLOAT16, after=producer)
                 cast.name, cast.shape, value.shape = name, value.shape, None
                 self._graph.outputs[index] = cast
 

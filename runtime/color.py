@@ -126,9 +126,8 @@ class ColorConverter:
     Passive and not thread-safe: it keeps the scaler's tables for the last size and format.
     """
 
-    def __init__(self, *, num_threads: int = 1) -> None:
+    def __init__(self) -> None:
         self._reformatter = VideoReformatter()
-        self._num_threads = num_threads
 
     def frame_from_picture(self, picture: av.VideoFrame, *, color: Color, width: int, height: int) -> Frame:
         """Convert any picture FFmpeg decodes; it is scaled when it is not `width` x `height` pixels."""
@@ -142,7 +141,7 @@ class ColorConverter:
             src_color_range=ColorRange.JPEG if _is_rgb(picture.format) else color.range,
             dst_color_range=ColorRange.JPEG,
             interpolation=_SCALER,
-            threads=self._num_threads,
+            threads=1,
         )
         if converted is picture:
             picture.make_writable()
@@ -167,7 +166,7 @@ class ColorConverter:
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.JPEG if is_rgb else color.range,
             interpolation=_SCALER,
-            threads=self._num_threads,
+            threads=1,
         )
         if not is_rgb:
             picture.colorspace = color.matrix
@@ -179,9 +178,7 @@ class ColorConverter:
 
     def resized_frame(self, frame: Frame, *, width: int, height: int) -> Frame:
         """A copy of `frame` scaled to `width` x `height` pixels."""
-        resized = self._reformatter.reformat(
-            frame.picture, width, height, interpolation=_SCALER, threads=self._num_threads
-        )
+        resized = self._reformatter.reformat(frame.picture, width, height, interpolation=_SCALER, threads=1)
         if resized is frame.picture:
             raise ValueError(f"the frame already is {width}x{height}")
         return Frame(resized)

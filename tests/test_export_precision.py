@@ -47,24 +47,20 @@ def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("network", "keeps_io", "in_float"),
+    ("network", "in_float"),
     [
-        ("fast", False, {"InstanceNormalization": 11}),
-        ("fast", True, {"InstanceNormalization": 11}),
-        ("johnson", False, {"InstanceNormalization": 15}),
-        ("reconet", False, {"InstanceNormalization": 13}),
-        ("reconet-frn", False, dict.fromkeys(("Pow", "ReduceMean", "Add", "Sqrt", "Reciprocal"), 13)),
-        ("reconet-frn", True, dict.fromkeys(("Pow", "ReduceMean", "Add", "Sqrt", "Reciprocal"), 13)),
+        ("fast", {"InstanceNormalization": 11}),
+        ("johnson", {"InstanceNormalization": 15}),
+        ("reconet", {"InstanceNormalization": 13}),
+        ("reconet-frn", dict.fromkeys(("Pow", "ReduceMean", "Add", "Sqrt", "Reciprocal"), 13)),
     ],
 )
-def test_networks_keep_statistics_and_nothing_else_in_float(
-    network: str, keeps_io: bool, in_float: dict[str, int]
-) -> None:
+def test_networks_keep_statistics_and_nothing_else_in_float(network: str, in_float: dict[str, int]) -> None:
     model = exported_network(network)
-    half = half_from_float(model, keeps_io=keeps_io)
+    half = half_from_float(model)
     assert operators_in_float(half) == in_float
     ends = {tensor.type.tensor_type.elem_type for tensor in (*half.graph.input, *half.graph.output)}
-    assert ends == {FLOAT if keeps_io else HALF}
+    assert ends == {HALF}
     assert [half.graph.input[0].name, half.graph.output[0].name] == ["frame", "stylized"]
     weights = {tensor.data_type for tensor in half.graph.initializer if len(tensor.dims) == 4 and tensor.dims[-1] > 1}
     assert weights == {HALF}

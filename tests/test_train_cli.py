@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from helpers.training import tiny_config
 from stylize.train.checkpoint import load_checkpoint
 from stylize.train.cli import main
-from stylize.train.config import TrainConfig, config_from_dict, config_to_dict
+from stylize.train.config import TrainConfig
 
 
 def _run(folder: Path, *arguments: str) -> Result:
@@ -81,10 +81,3 @@ def test_every_setting_is_a_flag_with_help() -> None:
     for field in dataclasses.fields(TrainConfig):
         assert f"--{field.name.replace('_', '-')}" in text
         assert "".join(field.metadata["help"].split()) in text
-
-
-def test_config_survives_the_checkpoint(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, minutes=1.5, steps=None)
-    assert config_from_dict(config_to_dict(config)) == config
-    with pytest.raises(ValueError, match="does not fit this version"):
-        config_from_dict(config_to_dict(config) | {"unknown": 1})

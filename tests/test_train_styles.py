@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers.training import tiny_config, write_picture
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
-from stylize.train.config import TrainConfig, config_from_dict
+from stylize.train.config import TrainConfig, config_to_dict
 from stylize.train.frame_pair import FramePair
 from stylize.train.loop import Progress, train
 from stylize.train.losses import diversity_loss, gram_matrix, style_loss
@@ -171,7 +171,7 @@ def test_resumed_training_equals_an_unbroken_one_in_every_mode(tmp_path: Path, c
         train(config, tmp_path / "part.pth", resume=False, on_step=interrupt, device="cpu")
     resumed = _train(config, tmp_path / "part.pth", resume=True)
     assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
-    assert config_from_dict(load_checkpoint(tmp_path / "part.pth").config) == config
+    assert load_checkpoint(tmp_path / "part.pth").config == config_to_dict(config)
 
 
 def test_texture_training_compares_no_content_and_asks_for_diversity(tmp_path: Path) -> None:

@@ -89,11 +89,11 @@ class FilterResponseNorm(nn.Module):
     Source: Singh & Krishnan, arXiv 1911.09737, eq. 1 and 2.
     """
 
-    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+    def __init__(self, num_channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
-        self.eps = eps
+        self.eps = 1e-6
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Normalise with float32 statistics; the result has the input's shape and type."""

@@ -79,16 +79,14 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     for field in reversed(dataclasses.fields(TrainConfig)):
         flag = "--" + field.name.replace("_", "-")
         kind, is_repeatable = _click_type(hints[field.name])
-        is_required = field.default is dataclasses.MISSING
         declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
         command = click.option(
             declaration,
             field.name,
             type=None if kind is bool else kind,
-            required=is_required,
             multiple=is_repeatable,
-            default=None if is_required else field.default,
-            show_default=field.default not in (None, (), dataclasses.MISSING),
+            default=field.default,
+            show_default=field.default not in (None, ()),
             help=field.metadata["help"],
         )(command)
     return command

@@ -17,15 +17,15 @@ def pixel_grid(height: int, width: int, *, device: torch.device | str = "cpu") -
     return torch.stack([x, y])[None].float()
 
 
-def sample_at(image_NCHW: Tensor, position_N2HW: Tensor, *, mode: str = "bilinear") -> Tensor:
-    """The image's values at positions (x, y) in pixels; outside it, its mirror image.
+def sample_at(image_NCHW: Tensor, position_N2HW: Tensor) -> Tensor:
+    """The image's values at positions (x, y) in pixels, bilinear; outside it, its mirror image.
 
     Pixel centres are whole numbers, hence `align_corners=True`.
     """
     height, width = image_NCHW.shape[-2:]
     scale = position_N2HW.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
     grid_NHW2 = position_N2HW.permute(0, 2, 3, 1) * scale - 1
-    return F.grid_sample(image_NCHW, grid_NHW2, mode=mode, padding_mode="reflection", align_corners=True)
+    return F.grid_sample(image_NCHW, grid_NHW2, padding_mode="reflection", align_corners=True)
 
 
 def warp_backward(image_NCHW: Tensor, flow_N2HW: Tensor) -> Tensor:

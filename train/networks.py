@@ -54,7 +54,6 @@ class ReCoNet(StyleNetwork):
         super().__init__()
         self.options = {"norm": norm, "activation_after_add": activation_after_add}
         self.facts = NetworkFacts(
-            paper="Gao et al., ACCV 2018, arXiv 1807.01197",
             flop_per_pixel=493_632,
             size_multiple=4,
             receptive_field_px=95,
@@ -98,7 +97,6 @@ class Johnson(StyleNetwork):
             raise ValueError(f"upsampling={upsampling!r} must be resize or deconv")
         self.options = {"output": output, "upsampling": upsampling}
         self.facts = NetworkFacts(
-            paper="Johnson et al., ECCV 2016, arXiv 1603.08155",
             flop_per_pixel=266_624 if upsampling == "resize" else 252_288,
             size_multiple=4,
             receptive_field_px=111 if upsampling == "resize" else 107,
@@ -148,7 +146,6 @@ class Fast(StyleNetwork):
             raise ValueError(f"width={width} must be one of {sorted(self.WIDTHS)}")
         self.options = {"width": width}
         self.facts = NetworkFacts(
-            paper="after Johnson et al., ECCV 2016, arXiv 1603.08155",
             flop_per_pixel=54 * width + 11.8125 * width**2,
             size_multiple=4,
             receptive_field_px=86,
@@ -183,7 +180,6 @@ class Fastest(StyleNetwork):
         super().__init__()
         self.options = {}
         self.facts = NetworkFacts(
-            paper="after Johnson et al., ECCV 2016, arXiv 1603.08155",
             flop_per_pixel=13_728,
             size_multiple=8,
             receptive_field_px=144,

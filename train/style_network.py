@@ -20,7 +20,6 @@ __all__ = ["NetworkFacts", "StyleNetwork"]
 class NetworkFacts:
     """What one forward pass costs and needs; the tests measure these figures on the network itself."""
 
-    paper: str
     flop_per_pixel: float
     """Convolution work per picture pixel, 2 FLOP per multiply-add."""
     size_multiple: int

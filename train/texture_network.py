@@ -41,7 +41,6 @@ class Texture(StyleNetwork):
             raise ValueError(f"mode={mode!r} must be stylize or texture, padding={padding!r} reflect or circular")
         self.options = {"mode": mode, "padding": padding}
         self.facts = NetworkFacts(
-            paper="Ulyanov et al., ICML 2016, arXiv 1603.03417",
             flop_per_pixel=_FLOP_PER_PIXEL[mode],
             size_multiple=2 ** (_NUM_SCALES - 1),
             receptive_field_px=_RECEPTIVE_FIELD_PX[mode],
