@@ -1,4 +1,4 @@
-"""Steadying on a device: the kernels of `steady.cu`, their memory and their order.
+"""Steadying on a device: the kernels of `steady_motion.cu` and `steady.cu`, their memory and their order.
 
 What `steady.py` does, with a motion search of its own: Lucas and Kanade's method, by which the CPU refines what
 OpenCV has found, here on every level of a pyramid. Every kernel is queued with an argument that was made beforehand;
@@ -68,7 +68,7 @@ STEADY_DTYPE: Final = np.dtype(
     ],
     align=True,
 )
-"""`Steady` of `steady.cu`, field by field."""
+"""`Steady` of `steady.h`, field by field."""
 
 # OpenCV's weights of a grey picture (BT.601), by which the CPU takes the mean of differences of colours.
 _GREY_WEIGHTS: Final = (0.299, 0.587, 0.114)

@@ -17,6 +17,7 @@ ARROWS = {
 # The one file that may run what the others must not know: the comparison with PyTorch.
 EXCEPTIONS = {"benchmarks/baseline.py": {"train", "export"}}
 FILES = sorted(path for folder in ARROWS for path in (ROOT / folder).rglob("*.py"))
+KERNELS = sorted(path for pattern in ("*.cu", "*.h") for path in (ROOT / "runtime").glob(pattern))
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -39,6 +40,6 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         assert not any(module.split(".")[0] == "torch" for module in imported)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*FILES, *KERNELS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
