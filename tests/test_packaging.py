@@ -1,5 +1,6 @@
 """The wheel holds what the repository holds."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -73,3 +74,20 @@ def test_constraints_pin_every_dependency() -> None:
         if not line.startswith("#")
     }
     assert wanted == pinned
+
+
+def test_dockerfile_names_what_there_is() -> None:
+    """Extras, commands and versions; nothing here can build it."""
+    text, project = (ROOT / "Dockerfile").read_text(), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r"/src\[([a-z,]+)\]", text)
+    assert len(extras) == 1
+    assert {"gpu", "trt"} <= set(extras[0].split(",")) <= set(project["optional-dependencies"])
+    assert set(re.findall(r"\bstylize-(?:run|export|train|bench)\b", text)) <= set(project["scripts"])
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert re.search(r"onnxruntime-gpu==(\S+)", text)[1] == pins["onnxruntime"]  # type: ignore[index]
+    images = re.findall(r"^FROM (\S+?)(?: AS build)?$", text, re.MULTILINE)
+    assert images == [f"nvidia/cuda:${{CUDA}}-{kind}-ubuntu24.04" for kind in ("devel", "base")]
+    copied = re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE)
+    assert copied == ["."]
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    assert {".git", ".venv", "build"} <= set(left_out)

@@ -280,7 +280,7 @@ def training(folder: Path, limit_seconds: float) -> dict[str, object]:
 PARTS: dict[str, tuple[float, Callable[[Path, float], dict[str, object]]]] = {
     "machine": (60, look),
     "packages": (180, install),
-    "PyCUDA": (420, build_pycuda),
+    "PyCUDA": (600, build_pycuda),
     "onnxruntime": (120, onnxruntime_cuda),
     "video": (120, video_engines),
     "tests": (360, gpu_tests),
