@@ -94,6 +94,14 @@ def test_rejects_damaged_and_foreign_files(tmp_path: Path, suffix: str) -> None:
     save_file(other, path) if suffix == ".safetensors" else torch.save(other, path)
     with pytest.raises(ValueError, match="holds no VGG weights"):
         loss_weights_from_file(path)
+    # torchvision's vgg19_bn: a batch norm after each convolution moves the next ones away from where VGG-19 has them.
+    batch_norm = {}
+    for index, moved in {0: 0, 2: 3, 5: 7, 7: 10, 10: 14}.items():
+        for kind in ("weight", "bias"):
+            batch_norm[f"features.{moved}.{kind}"] = tiny_vgg_weights()[f"features.{index}.{kind}"]
+    save_file(batch_norm, path) if suffix == ".safetensors" else torch.save(batch_norm, path)
+    with pytest.raises(ValueError, match="give torchvision's vgg16 or vgg19, not vgg19_bn"):
+        loss_weights_from_file(path)
 
 
 @pytest.fixture

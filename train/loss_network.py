@@ -53,7 +53,7 @@ def loss_weights_from_file(path: Path) -> dict[str, Tensor]:
         path: `.safetensors`, or a state dict in a `.pth`; a file cut after some layer is fine.
 
     Raises:
-        ValueError: the file is missing, damaged or holds no VGG convolution.
+        ValueError: the file is missing, damaged, holds no VGG convolution, or lacks one between two others.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file with loss weights")
@@ -70,6 +70,12 @@ def loss_weights_from_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or "features.0.weight" not in state:
         raise ValueError(
             f"{path}: holds no VGG weights; expected torchvision's keys (features.0.weight, features.0.bias, ...)"
+        )
+    # With gaps between them they are another network's, such as one with batch norm.
+    available, names = available_layers(state), _conv_names(_architecture(state))
+    if available != tuple(name.replace("conv", "relu") for name in names)[: len(available)]:
+        raise ValueError(
+            f"{path}: is not VGG-16 nor VGG-19 as published: give torchvision's vgg16 or vgg19, not vgg19_bn"
         )
     return state
 
