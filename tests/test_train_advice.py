@@ -88,7 +88,7 @@ def test_preflight_writes_a_sheet_and_suggests_settings(tmp_path: Path) -> None:
     # Content and style, then three strengths; two sizes across; two pictures in each cell.
     cell_height, cell_width = 64 + 22 + 6, 2 * 64 + 6 + 6
     assert read_picture(tmp_path / "sheet.png").shape == (4 * cell_height, 2 * cell_width, 3)
-    assert not list(tmp_path.glob("*.pth")) or [path.name for path in tmp_path.glob("*.pth")] == ["vgg.pth"]
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["vgg.pth"]
 
 
 @pytest.mark.usefixtures("quick")
