@@ -17,6 +17,7 @@ from stylize.runtime.errors import StylizeError
 from stylize.runtime.extra_inputs import StyleMix, noise_picture
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.report import RunReport
+from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.runner import Backend, ComputePrecision, Runner, open_runner
 from stylize.runtime.selection import Selection
 from stylize.runtime.stylizer import Stylizer, stylize_video
@@ -30,6 +31,7 @@ __all__ = [
     "FinishOptions",
     "ModelContract",
     "Quality",
+    "ResumeOptions",
     "RunReport",
     "Runner",
     "Selection",

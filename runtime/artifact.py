@@ -13,6 +13,7 @@ from stylize.runtime.contract import CONTRACT_KEY, ModelContract, Precision
 from stylize.runtime.errors import ArtifactError, OptionError
 from stylize.runtime.onnx_header import OnnxHeader, TensorInfo, read_onnx_header
 from stylize.runtime.plan import Plan, is_bare_engine, is_plan, read_plan
+from stylize.runtime.still import STILL_SUFFIXES
 
 __all__ = ["Artifact", "BuiltinStyle", "Quality", "builtin_style", "builtin_styles", "open_artifact"]
 
@@ -125,6 +126,12 @@ def open_artifact(model: str | Path, *, input_range: tuple[float, float] | None 
         name, is_builtin = path.stem, False
     else:
         name, path, is_builtin = str(model), _builtin_path(str(model)), True
+    if path.suffix.lower() in STILL_SUFFIXES:
+        raise ArtifactError(
+            path,
+            f"a picture, not a model: `stylize-train --style {path} -o {path.stem}.pth` learns to paint like it, "
+            "`stylize-run --list-styles` shows what is there already",
+        )
     if path.suffix.lower() in {".pth", ".pt", ".ckpt"}:
         raise ArtifactError(path, f"a checkpoint, not a model: first `stylize-export {path} -o {path.stem}.onnx`")
     match _kind_of_file(path):

@@ -9,10 +9,10 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from stylize.runtime.errors import InputMediaError
+from stylize.runtime.errors import InputMediaError, OptionError
 from stylize.runtime.selection import seconds_from_text
 
-__all__ = ["announced_seconds", "choose_video", "shortfall"]
+__all__ = ["announced_seconds", "choose_video", "nothing_selected", "shortfall"]
 
 # Headers round durations and the last frame's may be missing; a cut shorter than this goes unnoticed.
 _SHORTFALL_SECONDS: Final = 0.5
@@ -48,6 +48,13 @@ def announced_seconds(container: InputContainer, stream: VideoStream) -> float |
         return float(seconds_from_text(stream.metadata["DURATION"]))
     except (KeyError, ValueError):
         return container.duration / av.time_base if container.duration is not None else None
+
+
+def nothing_selected(source: str | Path, container: InputContainer, stream: VideoStream) -> OptionError:
+    """That no frame lies in the part asked for, with the length of the video where it is known."""
+    seconds = announced_seconds(container, stream)
+    length = "" if seconds is None else f"; the video is {seconds:.1f} s long"
+    return OptionError(f"{source}: no frame lies within --start and --end{length}")
 
 
 def shortfall(

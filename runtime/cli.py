@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -35,6 +36,14 @@ __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
 
+_EXAMPLES = """\b
+Examples:
+  stylize-run starry-night demo out.mp4
+  stylize-run starry-night in.mp4 out.mp4 --start 0:10 --end 0:25 --steady 0.9
+  stylize-run great-wave photo.jpg painted.jpg --strength 0.7 --keep-colors
+  stylize-run great-wave frames/ out/%04d.png
+  stylize-run monet.onnx camera:0 out.mkv
+"""
 _NOISE = "noise:"
 _DEFAULT_NOISE_SIZE = (1024, 1024)
 DEMO = "demo"
@@ -53,6 +62,8 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
         *(option for options in OPTIONS.values() for option in options),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+    epilog=_EXAMPLES,
 )
 @click.version_option(package_name="stylize")
 def run(
@@ -128,6 +139,7 @@ def run(
 def main() -> None:
     """Entry point: every expected error is one line and an exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings past every log; 1 leaves errors
     try:
         run.main(prog_name="stylize-run", standalone_mode=False)
     except click.ClickException as error:

@@ -38,13 +38,14 @@ def tell(report: RunReport, *, report_path: str | None, console: Console, quiet:
     """
     if not quiet:
         for note in report.notes:
-            console.print(f"note: {note}", style="dim", markup=False, highlight=False)
+            console.print(f"note: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
         if report.latency_p50_ms is not None and report.latency_p95_ms is not None:
             console.print(
                 f"live: {report.num_dropped_frames} frames dropped, {report.latency_p50_ms:.0f} ms from arrival to "
                 f"encoded (p50), {report.latency_p95_ms:.0f} ms (p95)",
                 markup=False,
                 highlight=False,
+                soft_wrap=True,
             )
         frames = "1 frame" if report.num_frames == 1 else f"{report.num_frames} frames"
         console.print(

@@ -71,38 +71,13 @@ def _action(name: str, callback: Callable[[click.Context, click.Parameter, bool]
 _AT_LEAST_0: Final = click.FloatRange(0)
 
 OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
-    "Model": (
+    "Look": (
+        _action("--list-styles", _list_styles, "Show the built-in styles and exit."),
         click.Option(
             ["--quality"],
             type=ChoiceOf(Quality),
             help="Variant of a built-in style; auto: the best that keeps up with INPUT.  [default: balanced]",
         ),
-        click.Option(
-            ["--backend"],
-            type=ChoiceOf(Backend),
-            default=Backend.AUTO.value,
-            show_default=True,
-            help="What executes the network; auto: a GPU where driver and packages are there, else OpenVINO.",
-        ),
-        click.Option(["--gpu"], metavar="N", type=click.IntRange(0), default=0, help="Which GPU, counted from 0."),
-        click.Option(["--gpus"], type=NUMBERS, help="Several GPUs, a part of the video each; implies --resume."),
-        click.Option(
-            ["--precision"],
-            type=ChoiceOf(ComputePrecision),
-            default=ComputePrecision.AUTO.value,
-            show_default=True,
-            help="What it is computed in; auto: bf16 where backend and CPU have it.",
-        ),
-        click.Option(
-            ["--threads", "num_threads"],
-            type=click.IntRange(0),
-            default=0,
-            help="Threads of the network; 0: one per core.",
-        ),
-        click.Option(["--input-range"], type=VALUE_RANGE, help="Black and white of a foreign model, such as 0..255."),
-        _action("--list-styles", _list_styles, "Show the built-in styles and exit."),
-    ),
-    "Look": (
         click.Option(
             ["--strength"], type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 source, 1 style."
         ),
@@ -225,6 +200,31 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
         click.Option(
             ["--segment-frames"], type=click.IntRange(2), default=120, show_default=True, help="Frames in each."
         ),
+    ),
+    "Machine": (
+        click.Option(
+            ["--backend"],
+            type=ChoiceOf(Backend),
+            default=Backend.AUTO.value,
+            show_default=True,
+            help="What executes the network; auto: a GPU where driver and packages are there, else OpenVINO.",
+        ),
+        click.Option(["--gpu"], metavar="N", type=click.IntRange(0), default=0, help="Which GPU, counted from 0."),
+        click.Option(["--gpus"], type=NUMBERS, help="Several GPUs, a part of the video each; implies --resume."),
+        click.Option(
+            ["--precision"],
+            type=ChoiceOf(ComputePrecision),
+            default=ComputePrecision.AUTO.value,
+            show_default=True,
+            help="What it is computed in; auto: bf16 where backend and CPU have it.",
+        ),
+        click.Option(
+            ["--threads", "num_threads"],
+            type=click.IntRange(0),
+            default=0,
+            help="Threads of the network; 0: one per core.",
+        ),
+        click.Option(["--input-range"], type=VALUE_RANGE, help="Black and white of a foreign model, such as 0..255."),
     ),
     "Reporting": (
         click.Option(["--json", "report_path"], metavar="PATH", help="Write the run report there; - for stdout."),

@@ -78,6 +78,11 @@ class ModelContract:
         if not low < high:
             raise ValueError(f"value_range={self.value_range} must be (black, white) with black < white")
 
+    def __str__(self) -> str:
+        size = "any size" if self.fixed_size is None else f"only {self.fixed_size[0]}x{self.fixed_size[1]}"
+        styles = f"the styles {', '.join(self.style_names)}" if self.style_names else f"the style {self.style}"
+        return f"{self.network} in {styles}, {'int8' if self.is_int8 else self.precision}, {size}"
+
     @property
     def is_int8(self) -> bool:
         """Whether the graph computes convolutions in int8 where it gains."""

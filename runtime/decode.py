@@ -16,9 +16,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from stylize.runtime.choose_video import announced_seconds, choose_video, shortfall
+from stylize.runtime.choose_video import announced_seconds, choose_video, nothing_selected, shortfall
 from stylize.runtime.clock import Clock, Continuity
-from stylize.runtime.errors import InputMediaError, OptionError, StylizeError
+from stylize.runtime.errors import InputMediaError, StylizeError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.frame_maker import FrameMaker
 from stylize.runtime.hdr_metadata import hdr_metadata
@@ -254,7 +254,7 @@ class Decoder:
             if isinstance(item, TimedPicture):
                 return head
         if self.selection.is_cut and not self.problems and self._clock.has_started:
-            raise OptionError(f"{self.source}: no frame lies within --start and --end")
+            raise nothing_selected(self.source, self.container, self.video_stream)
         reason = f": {'; '.join(self.problems)}" if self.problems else ""
         raise InputMediaError(self.source, f"no frame of its video can be decoded{reason}{pipe_hint(self.source)}")
 

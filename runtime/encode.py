@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import av
 from av.container import OutputContainer
+from av.format import Flags
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -30,6 +31,9 @@ __all__ = ["EncodeOptions", "Encoder"]
 
 logger = logging.getLogger(__name__)
 
+_USE: Final = "use .mp4, .mkv, .mov or .webm"
+# Their muxers count frames, or round times to the frame rate, whatever the frames say.
+_FORMATS_WITHOUT_TIMES: Final = {"asf", "avi", "ogg", "ogv", "yuv4mpegpipe"}
 _MAX_TIMESCALE: Final = 2**31 - 1  # movie timescale is 32 bits (ISO/IEC 14496-12, 8.2.2)
 # For receivers that are watching: packets leave at once, no track waits more than a second for another, and nothing
 # is written that could only be known at the end.
@@ -249,10 +253,17 @@ class Encoder:
                 raise OptionError(
                     f"--format {name}: no such container; use mp4, matroska, mov, webm or mpegts"
                 ) from error
-            suffix = Path(output.target).suffix or "(none)"
-            raise OutputMediaError(
-                output.target, f"no container has the suffix {suffix}; use .mp4, .mkv, .mov or .webm"
-            ) from error
+            suffix = Path(output.target).suffix
+            problem = f"no container has the suffix {suffix}; {_USE}"
+            if not suffix:
+                problem = (
+                    f"its name has no suffix to tell the container; {_USE}, or {output.target}/%04d.png for pictures"
+                )
+            raise OutputMediaError(output.target, problem) from error
+        keeps_no_times = Flags.no_timestamps in Flags(container.format.flags)
+        if keeps_no_times or container.format.name in _FORMATS_WITHOUT_TIMES:
+            container.close()
+            raise OutputMediaError(output.target, f"{container.format.name} keeps no frame times; {_USE}")
         if container.format.name in {"mp4", "mov"}:
             # Start offsets are stored in movie ticks: make both video and sound times multiples of one.
             container.options["movie_timescale"] = str(_movie_timescale(self._info.time_base, source))

@@ -9,6 +9,7 @@ from typing import Any, Final
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
+from stylize.runtime.openvino_module import import_openvino
 from stylize.runtime.runner import ComputePrecision, HostArray, Runner
 
 __all__ = ["OpenVinoRunner"]
@@ -52,11 +53,7 @@ class OpenVinoRunner(Runner[HostArray]):
             BackendUnavailableError: openvino is not installed.
         """
         super().__init__(artifact)
-        try:
-            # Looked up by name, so that only who opens this runner needs the package.
-            self._openvino: Any = importlib.import_module("openvino")
-        except ImportError as error:
-            raise BackendUnavailableError("openvino is not installed: pip install 'stylize[openvino]'") from error
+        self._openvino = import_openvino()
         self._num_threads = num_threads
         self._asked_precision = precision
         self._precision = precision

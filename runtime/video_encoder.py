@@ -31,6 +31,7 @@ __all__ = ["EncodeOptions", "VideoEncoder"]
 _DEFAULT_PIX_FMT: Final = "yuv420p"  # the one every player has
 _HDR_PIX_FMT: Final = "yuv420p10le"  # of HDR10 and HLG broadcasts
 _PALETTE_PIX_FMT: Final = "pal8"
+_ENCODERS_OF: Final = {"264": ("libx264",), "265": ("libx265",)}
 _HDR_BITS: Final = 10  # with 8 the steps of either curve show
 _LOSSLESS_CODECS: Final = {"ffv1"}  # keep the source's pixel format, there is no other reason to choose them
 # "17 or 18 to be visually lossless or nearly so" (trac.ffmpeg.org/wiki/Encode/H.264); brush strokes are
@@ -201,7 +202,9 @@ class VideoEncoder:
         try:
             codec = av.Codec(name, "w")
         except UnknownCodecError as error:
-            close = difflib.get_close_matches(name, av.codecs_available, n=3)
+            # `x265` and `h265` are what people say; as text, h263 is as near to the latter as hevc is far.
+            close = [encoder for encoder in _ENCODERS_OF.get(name[1:], ()) if encoder in av.codecs_available]
+            close = close or difflib.get_close_matches(name, av.codecs_available, n=3)
             hint = f"; did you mean {', '.join(close)}?" if close else ""
             raise OptionError(f"--codec {name}: no such encoder{hint}") from error
         if codec.type != "video":

@@ -35,3 +35,10 @@ class VideoInfo:
     """Of HDR that is kept: what it says about its display, in the words of x265's parameters."""
     is_resampled: bool = False
     """Whether frames are put on an even grid: each is to be written once for every tick of its duration."""
+
+    def __str__(self) -> str:
+        length = "" if self.duration_seconds is None else f", {self.duration_seconds:.2f} s"
+        return (
+            f"{self.width}x{self.height}, {float(self.frame_rate):.4g} frames per second{length}, "
+            f"{self.decoder}, {self.pix_fmt}, {self.color.description}"
+        )

@@ -55,6 +55,10 @@ def test_wheel_holds_every_source_and_data_file(wheel: zipfile.ZipFile) -> None:
     assert packed == _source_files()
 
 
+def test_types_of_the_runtime_are_there_for_who_uses_it(wheel: zipfile.ZipFile) -> None:
+    assert "stylize/runtime/py.typed" in wheel.namelist()
+
+
 def test_wheel_has_the_four_commands(wheel: zipfile.ZipFile) -> None:
     entry_points = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     commands = [line.split(" = ")[0] for line in wheel.read(entry_points).decode().splitlines() if " = " in line]

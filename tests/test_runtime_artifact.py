@@ -1,5 +1,7 @@
 """Model files and built-in styles."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,13 @@ def test_builtin_style_has_a_card_and_runs(name: str) -> None:
 def test_misspelt_style_is_corrected(name: str) -> None:
     with pytest.raises(ArtifactError, match=f"did you mean .*{name}"):
         open_artifact(name.replace("-", "_").upper()[:-1])
+
+
+def test_a_picture_is_not_a_model_but_can_become_one(tmp_path: Path) -> None:
+    picture = tmp_path / "monet.JPG"
+    picture.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ArtifactError, match="a picture, not a model: `stylize-train --style "):
+        open_artifact(picture)
 
 
 def test_unknown_style_names_the_list() -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -114,6 +115,36 @@ def test_damaged_source_has_exit_code_3(folder: Path) -> None:
 def test_foreign_model_with_its_range(folder: Path) -> None:
     result = run(folder, "foreign.onnx", "in.mp4", "foreign.mp4", "--input-range", "0..255")
     assert result.returncode == 0, result.stderr
+
+
+def test_without_arguments_it_shows_help_and_examples(folder: Path) -> None:
+    result = run(folder)
+    assert result.returncode == 2
+    assert "stylize-run starry-night demo out.mp4" in result.stderr
+
+
+def test_verbose_says_what_is_read_in_words(folder: Path) -> None:
+    result = run(folder, "identity.onnx", "in.mp4", "verbose.mp4", "--end", "0.2", "-v")
+    assert "in.mp4: 64x48, 25 frames per second, 0.20 s, h264, yuv420p, BT." in result.stderr
+    assert ", fp32, any size by " in result.stderr
+    assert "Fraction(" not in result.stderr
+
+
+def test_encoder_and_notes_keep_to_one_line_each(folder: Path) -> None:
+    result = run(folder, "identity.onnx", "in.mp4", "out.webm", "--end", "0.2")
+    lines = result.stderr.splitlines()
+    assert lines[-1].startswith("out.webm: 5 frames, 64x48")
+    assert len(lines) == 3  # untagged colour, sound transcoded
+    assert all(line.startswith("note: ") for line in lines[:-1])
+
+
+def test_openvino_reports_nothing_home(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    arguments = [*COMMAND, "identity.onnx", "in.mp4", "home.mp4", "--backend", "openvino", "--end", "0.1"]
+    result = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, timeout=60, check=False)
+    assert result.returncode == 0
+    assert not (tmp_path / "intel").exists()  # where its telemetry keeps who is asking
 
 
 def test_list_styles_needs_no_arguments(folder: Path) -> None:

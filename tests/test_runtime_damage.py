@@ -187,6 +187,7 @@ def test_existing_output_is_replaced_only_when_complete(identity: Path, tmp_path
 
 OPTIONS = [
     (EncodeOptions(codec="libx265x"), "did you mean libx265"),
+    (EncodeOptions(codec="h265"), r"did you mean libx265\?$"),
     (EncodeOptions(codec="aac"), "encodes audio"),
     (EncodeOptions(pix_fmt="rgb48be"), "libx264 has"),
     (EncodeOptions(codec="ffv1", crf=20), "ffv1 has no such option"),
@@ -207,6 +208,19 @@ def test_rejects_codec_the_container_cannot_hold(identity: Path, tmp_path: Path)
     source = write_clip(tmp_path / "in.mp4")
     with pytest.raises(OutputMediaError, match="webm cannot hold libx264"):
         stylize_video(identity, source, tmp_path / "out.webm", encode=EncodeOptions(codec="libx264"))
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".wmv", ".ogv", ".y4m", ".h264", ".yuv"])
+def test_rejects_containers_that_keep_no_times(suffix: str, identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4")
+    with pytest.raises(OutputMediaError, match=r"keeps no frame times; use \.mp4"):
+        stylize_video(identity, source, tmp_path / f"out{suffix}")
+    assert_nothing_is_left(tmp_path, source)
+
+
+def test_rejects_output_without_a_suffix(identity: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputMediaError, match=r"out/%04d\.png for pictures"):
+        stylize_video(identity, write_clip(tmp_path / "in.mp4"), tmp_path / "out")
 
 
 def test_missing_frames_in_the_output_are_found(identity: Path, tmp_path: Path) -> None:
