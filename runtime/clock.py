@@ -1,5 +1,6 @@
 """The time of each decoded picture."""
 
+import time
 from fractions import Fraction
 from typing import Final
 
@@ -7,7 +8,7 @@ import av
 from av.packet import Packet
 from av.stream import Stream
 
-__all__ = ["Clock", "Continuity"]
+__all__ = ["Arrivals", "Clock", "Continuity"]
 
 _MAX_GAP_SECONDS: Final = 10  # as FFmpeg's dts_delta_threshold
 
@@ -67,13 +68,35 @@ class Continuity:
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None:
             return
-        time, last = ticks * packet.time_base + self._offset, self._last.get(packet.stream.index)
-        if last is not None and abs(time - last) > _MAX_GAP_SECONDS:
+        seconds, last = ticks * packet.time_base + self._offset, self._last.get(packet.stream.index)
+        if last is not None and abs(seconds - last) > _MAX_GAP_SECONDS:
             self.num_jumps += 1
-            self._offset += last - time
-            time = last
-        self._last[packet.stream.index] = time
+            self._offset += last - seconds
+            seconds = last
+        self._last[packet.stream.index] = seconds
         shift = round(self._offset / packet.time_base)
         if shift:
             packet.pts = packet.pts + shift if packet.pts is not None else None
             packet.dts = packet.dts + shift if packet.dts is not None else None
+
+
+class Arrivals:
+    """When the packets of a source come: the time of live frames that have no other."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        """When the last packet came, by `time.perf_counter`."""
+        self._opened = time.perf_counter()
+        self._last_ms = -1
+
+    def note(self) -> None:
+        """A packet has come."""
+        self.last = time.perf_counter()
+
+    def ticks(self, time_base: Fraction) -> int:
+        """How long after opening the last packet came, in ticks of `time_base`; later at each call.
+
+        In whole milliseconds, all different: Matroska and FLV know no shorter time.
+        """
+        self._last_ms = max(round((self.last - self._opened) * 1000), self._last_ms + 1)
+        return round(self._last_ms / (1000 * time_base))

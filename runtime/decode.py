@@ -1,7 +1,6 @@
 """Containers in: frames with their time, and the packets that travel along unchanged."""
 
 import dataclasses
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +16,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from stylize.runtime.choose_video import announced_seconds, choose_video, nothing_selected, shortfall
-from stylize.runtime.clock import Clock, Continuity
+from stylize.runtime.clock import Arrivals, Clock, Continuity
 from stylize.runtime.errors import InputMediaError, StylizeError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.frame_maker import FrameMaker
@@ -79,11 +78,10 @@ class Decoder:
         self.notes: list[str] = []
         """What was guessed or changed about the picture, one sentence each."""
         self._num_threads, self.is_live = num_threads, is_live
-        self.arrived = 0.0
-        """When the last packet came, by `time.perf_counter`."""
-        self._opened, self._continuity = time.perf_counter(), Continuity()
+        self.arrivals = Arrivals()
+        """When packets come."""
+        self._continuity = Continuity()
         self._reader = OneReader(lambda: self.container.close())
-        self._arrival_ms = -1  # of the last frame that had no time of its own, after opening
         self._last_seconds: Fraction | None = None  # time of the last frame
         self._surfaces = SurfaceSource(surface_gpu) if surface_gpu is not None else None
         self._info: VideoInfo | None = None
@@ -279,7 +277,8 @@ class Decoder:
             if self._cut.is_over(packet):
                 break
             if packet.stream.index == self.video_stream.index:
-                yield from self._frames(packet)
+                if not self._cut.is_behind(packet):
+                    yield from self._frames(packet)
             elif packet.stream.type != "video" and self._cut.move(packet):
                 yield packet
         yield from self._frames(None)
@@ -307,7 +306,7 @@ class Decoder:
             for packet in self.container.demux():
                 if packet.size == 0:
                     continue  # a flush marker
-                self.arrived = time.perf_counter()
+                self.arrivals.note()
                 if self.is_live:
                     self._continuity.mend(packet)
                 if packet.pts is not None:
@@ -322,9 +321,7 @@ class Decoder:
         """Frames of one packet, or with None the last ones still inside the decoder."""
         for picture in self._pictures.decode(packet):
             if self.is_live and picture.pts is None and picture.dts is None:
-                # In whole milliseconds, all different: Matroska and FLV know no shorter time.
-                self._arrival_ms = max(round((self.arrived - self._opened) * 1000), self._arrival_ms + 1)
-                picture.pts = round(self._arrival_ms / (1000 * self._time_base))
+                picture.pts = self.arrivals.ticks(self._time_base)
             picture.time_base = self._time_base  # PyAV leaves it unset on the last ones
             yield from self._frames_of(self._filter.push(filterable(picture, self._filter)))
 

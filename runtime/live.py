@@ -66,7 +66,7 @@ class LiveRun:
         """`items` of the decoder as they are; the moment of their arrival is remembered."""
         for item in items:
             if isinstance(item, TimedPicture):
-                self._arrivals[item.pts] = self._decoder.arrived
+                self._arrivals[item.pts] = self._decoder.arrivals.last
             yield item
 
     def timed(self, sink: Callable[[Item], None]) -> Callable[[Item], None]:

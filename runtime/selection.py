@@ -158,11 +158,13 @@ class Cut:
 
     def is_over(self, packet: "Packet[Stream]") -> bool:
         """Whether everything from `packet` on lies behind the end in all streams waited for."""
-        if self._end is None or packet.dts is None:
-            return False
-        if packet.dts * packet.time_base >= self._end:
+        if self.is_behind(packet):
             self._unfinished.discard(packet.stream.index)
-        return not self._unfinished
+        return self._end is not None and not self._unfinished
+
+    def is_behind(self, packet: "Packet[Stream]") -> bool:
+        """Whether `packet`, and with it all that follows in its stream, lies behind the end."""
+        return self._end is not None and packet.dts is not None and packet.dts * packet.time_base >= self._end
 
     def move(self, packet: "Packet[Stream]") -> bool:
         """Shift the times of a packet; False for one outside. Subtitles that reach into the part are kept."""

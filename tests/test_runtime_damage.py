@@ -1,6 +1,7 @@
 """What is broken is said in one line; what can be shown is kept; nothing unfinished gets the asked name."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 from fractions import Fraction
@@ -11,7 +12,7 @@ import pytest
 
 from helpers.clips import ClipSpec, frame_times, read_frames, write_clip
 from helpers.networks import write_affine
-from stylize.runtime import EncodeOptions, ModelContract, open_artifact, stylize_video
+from stylize.runtime import EncodeOptions, ModelContract, Selection, open_artifact, stylize_video
 from stylize.runtime.check import check_tracks, tracks_of_file
 from stylize.runtime.decode import Decoder
 from stylize.runtime.errors import (
@@ -102,6 +103,19 @@ def test_flipped_bits_in_mid_file_are_survived(identity: Path, tmp_path: Path) -
     source.write_bytes(data)
     report = stylize_video(identity, source, tmp_path / "out.mkv")
     assert len(frame_times(tmp_path / "out.mkv")) == report.num_frames > 20
+
+
+def test_what_lies_behind_the_selected_part_is_not_decoded(identity: Path, tmp_path: Path) -> None:
+    # The sound is over before the part is: nothing in it says that the rest can be left out.
+    source = write_clip(tmp_path / "in.mkv", dataclasses.replace(LONG, sound_seconds=0.2))
+    data = bytearray(source.read_bytes())
+    for position in range(len(data) // 2, len(data) - 2000, 97):
+        data[position] ^= 0xFF
+    source.write_bytes(data)
+    part = Selection(end_seconds=Fraction(1))
+    report = stylize_video(identity, source, tmp_path / "out.mkv", selection=part)
+    assert report.num_frames == 25
+    assert not report.problems
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video at all", b"\x00\x00\x00\x18ftypmp42" + bytes(100)])
