@@ -29,11 +29,6 @@ class Clock:
         """From the start of the first frame to the end of the last."""
         return float((self._end - (self._first_pts or 0)) * self._time_base)
 
-    @property
-    def has_started(self) -> bool:
-        """Whether any picture came."""
-        return self._has_started
-
     def set_first(self, pts: int) -> None:
         """Count the span from `pts` on, for pictures read from the middle of a file."""
         self._first_pts = pts

@@ -251,7 +251,7 @@ class Decoder:
             head.append(item)
             if isinstance(item, TimedPicture):
                 return head
-        if self.selection.is_cut and not self.problems and self._clock.has_started:
+        if self.selection.is_cut and not self.problems:
             raise nothing_selected(self.source, self.container, self.video_stream)
         reason = f": {'; '.join(self.problems)}" if self.problems else ""
         raise InputMediaError(self.source, f"no frame of its video can be decoded{reason}{pipe_hint(self.source)}")

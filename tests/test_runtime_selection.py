@@ -205,6 +205,12 @@ def test_rejects_selection_that_makes_no_sense(options: dict[str, Fraction]) -> 
         Selection(**options)  # type: ignore[arg-type]
 
 
+def test_rejects_part_before_the_video_begins(tmp_path: Path) -> None:
+    late = ClipSpec(pts=range(1000, 1010), sound_start_seconds=0.0, sound_seconds=41.0)
+    with pytest.raises(OptionError, match="no frame lies within --start and --end"):
+        Decoder(write_clip(tmp_path / "in.mkv", late), selection=Selection(end_seconds=Fraction(5)))
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
 def test_rejects_part_without_a_frame(suffix: str, tmp_path: Path) -> None:
     source = write_clip(tmp_path / f"in{suffix}")
