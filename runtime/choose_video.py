@@ -74,10 +74,13 @@ def shortfall(
         last_end_seconds: where the last packet of all streams ends, from the start of the file.
         until_seconds: where reading was to stop, from the start of the stream; None at the end of the file.
     """
-    if stream.duration is not None:
-        announced, came = float(stream.duration * (stream.time_base or 0)), span_seconds
-    elif container.duration is not None and "matroska" in container.format.name:
-        announced, came = container.duration / av.time_base, last_end_seconds
+    own = None if stream.duration is None else float(stream.duration * (stream.time_base or 0))
+    whole = None if container.duration is None else container.duration / av.time_base
+    # Of a stream that begins late FFmpeg has seen nothing on opening, and says the length of the whole file.
+    if own is not None and own != whole:
+        announced, came = own, span_seconds
+    elif whole is not None and (own is not None or "matroska" in container.format.name):
+        announced, came = whole, last_end_seconds
     else:
         return None
     if until_seconds is not None:

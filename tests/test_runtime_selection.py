@@ -205,10 +205,16 @@ def test_rejects_selection_that_makes_no_sense(options: dict[str, Fraction]) -> 
         Selection(**options)  # type: ignore[arg-type]
 
 
-def test_rejects_part_before_the_video_begins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_video_that_begins_long_after_the_sound_is_whole(suffix: str, tmp_path: Path) -> None:
     late = ClipSpec(pts=range(1000, 1010), sound_start_seconds=0.0, sound_seconds=41.0)
+    source = write_clip(tmp_path / f"in{suffix}", late)
+    for end_seconds, num_frames in ((None, 10), (Fraction("40.2"), 5)):
+        with Decoder(source, selection=Selection(end_seconds=end_seconds)) as decoder:
+            assert sum(isinstance(item, Frame) for item in decoder) == num_frames
+        assert not decoder.problems
     with pytest.raises(OptionError, match="no frame lies within --start and --end"):
-        Decoder(write_clip(tmp_path / "in.mkv", late), selection=Selection(end_seconds=Fraction(5)))
+        Decoder(source, selection=Selection(end_seconds=Fraction(5)))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
