@@ -1,8 +1,9 @@
 """ONNX Runtime on an NVIDIA GPU: the way where no TensorRT is installed, and for every ONNX file as it is."""
 
 import contextlib
-import importlib
+import importlib.util
 import io
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -39,8 +40,17 @@ def import_onnxruntime_cuda() -> Any:  # noqa: ANN401 - the module is dynamic to
             "pip uninstall onnxruntime, then pip install 'stylize[gpu]'"
         )
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which need not be missing
-        module.preload_dlls()  # CUDA and cuDNN as pip installs them, which no loader looks for
+        module.preload_dlls()  # CUDA and cuDNN as pip installs them beside it, which no loader looks for
+        for folder in _library_folders(beside=Path(module.__file__).parents[1]):
+            module.preload_dlls(directory=str(folder))
     return module
+
+
+def _library_folders(*, beside: Path) -> list[Path]:
+    """Where pip has put NVIDIA's libraries in other places than `beside`: PyTorch's, say, under an overlay of ours."""
+    found = importlib.util.find_spec("nvidia")
+    places = (Path(place) for place in (found and found.submodule_search_locations) or ())
+    return [folder for place in places if place.parent != beside for folder in sorted(place.glob("*/lib"))]
 
 
 class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):

@@ -29,10 +29,10 @@ class SurfaceSource:
 
     def configure(self, context: CodecContext) -> list[str]:
         """Prepare a decoder that was opened with `hwaccel`; returns what is to be noted."""
+        if not self._refusal and not context.is_hwaccel:
+            self._refusal = f"NVDEC does not take part in {context.codec.name}"
         if self._refusal:
             return [f"decoded on the CPU: {self._refusal}"]
-        if not context.is_hwaccel:
-            return [f"decoded on the CPU: NVDEC does not take part in {context.codec.name}"]
         context.thread_count = 1  # the GPU has threads of its own, and frames waiting in ours would hold its memory
         return []
 

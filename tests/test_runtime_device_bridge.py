@@ -1,6 +1,8 @@
 """A network behind a device gives the host what it would have given directly."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
 from stylize.runtime.errors import BackendUnavailableError, OptionError
 from stylize.runtime.runner import ComputePrecision, automatic_backend, open_runner
+from stylize.runtime.runner_onnxruntime_cuda import PROVIDER, import_onnxruntime_cuda
 
 
 class Opened:
@@ -112,3 +115,25 @@ def test_automatic_choice_falls_back_where_the_gpu_does_not_start(
         )
     with pytest.raises(BackendUnavailableError, match="cannot start on the GPU"):
         Stylizer(artifact, backend=Backend.ONNXRUNTIME_CUDA)
+
+
+def test_libraries_of_nvidia_are_found_wherever_pip_has_put_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime looks beside itself alone, and not where another package, under which it was laid, has them."""
+    folders = [tmp_path / place / "nvidia" / part / "lib" for place in ("site", "torch") for part in ("cu13", "cudnn")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for place in ("torch", "site"):
+        monkeypatch.syspath_prepend(tmp_path / place)
+    asked: list[str | None] = []
+    module = SimpleNamespace(
+        __file__=str(tmp_path / "site" / "onnxruntime" / "__init__.py"),
+        get_available_providers=lambda: [PROVIDER],
+        preload_dlls=lambda directory=None: asked.append(directory),
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    assert import_onnxruntime_cuda() is module
+    assert asked[0] is None
+    assert {str(folder) for folder in folders[2:]} <= {*asked[1:]}
+    assert not {str(folder) for folder in folders[:2]} & {*asked[1:]}

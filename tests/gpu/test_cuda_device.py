@@ -1,6 +1,5 @@
 """The device of `cuda.py` itself: memory, order, kernels, graphs, and what it says when there is not enough."""
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -10,21 +9,20 @@ import numpy as np
 import pytest
 from av.video.frame import CudaContext
 
+from helpers.copy_runner import CopyRunner
 from helpers.host_device import HostDevice
 from helpers.host_kernels import host_kernels
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.color import Color
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.cuda import CudaDevice, CudaGraph
-from stylize.runtime.device import Device, DeviceTensor
+from stylize.runtime.device import Device
 from stylize.runtime.device_color import RgbTensors, SurfaceLayout, kernel_name, kernel_pass
 from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass, picture_of
 from stylize.runtime.device_steady import DeviceSteadier
 from stylize.runtime.errors import BackendError, BackendUnavailableError
-from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.finish import Finish
 from stylize.runtime.hardware_video import gpu_refusal
-from stylize.runtime.runner import Runner
 from stylize.runtime.surface import OutputSlot, Surface, host_planes, is_on_device, samples_pix_fmt
 from stylize.runtime.surface_source import downloaded
 
@@ -36,33 +34,6 @@ COLOR = Color(matrix=1, is_full_range=False)
 def device() -> Iterator[CudaDevice]:
     with CudaDevice() as device:
         yield device
-
-
-class CopyRunner(Runner[DeviceTensor]):
-    """The identity: a copy within the device."""
-
-    def __init__(self, device: CudaDevice, artifact: Artifact) -> None:
-        super().__init__(artifact)
-        self._copy = ctypes.CDLL("libcuda.so.1").cuMemcpyDtoDAsync_v2
-
-    @property
-    def description(self) -> str:
-        return "copy"
-
-    def activate(self) -> None:
-        pass
-
-    def enqueue(
-        self, source: DeviceTensor, *, target: DeviceTensor, cuda_stream: int | None, extras: Extras = NO_EXTRAS
-    ) -> None:
-        arguments = (source.size_bytes, cuda_stream)
-        result = self._copy(
-            ctypes.c_ulonglong(target.address), ctypes.c_ulonglong(source.address), *map(ctypes.c_size_t, arguments)
-        )
-        assert result == 0
-
-    def close(self) -> None:
-        pass
 
 
 def identity(precision: str, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
@@ -245,7 +216,7 @@ def test_every_picture_comes_out_once_and_whole(
     device: CudaDevice, pix_fmt: str, precision: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     width, height, count = 642, 362, 40
-    runner = CopyRunner(device, identity(precision, tmp_path_factory))
+    runner = CopyRunner(identity(precision, tmp_path_factory))
     stream = device.open_stream()
     seen = []
     with DevicePass(
