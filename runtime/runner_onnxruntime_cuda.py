@@ -17,10 +17,17 @@ from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
 from stylize.runtime.runner import Runner
 from stylize.runtime.runner_onnxruntime import one_line, onnxruntime_errors
 
-__all__ = ["PROVIDER", "OnnxRuntimeCudaRunner", "import_onnxruntime_cuda"]
+__all__ = ["PROVIDER", "PROVIDER_OPTIONS", "OnnxRuntimeCudaRunner", "import_onnxruntime_cuda"]
 
 PROVIDER: Final = "CUDAExecutionProvider"
+PROVIDER_OPTIONS: Final = {
+    # Take what is needed and no power of two above it; one size of picture never needs more.
+    "arena_extend_strategy": "kSameAsRequested",
+    "cudnn_conv_algo_search": "EXHAUSTIVE",
+    "cudnn_conv_use_max_workspace": "1",
+}
 _TYPES: Final = {"fp16": np.float16, "fp32": np.float32}
+_FAILURES: Final = ("CUDA failure", "CUDNN failure", "CUBLAS failure")  # a driver too old, or no memory left
 _ERRORS_ONLY: Final = 3  # ORT_LOGGING_LEVEL_ERROR
 
 
@@ -92,19 +99,22 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
             {
                 "device_id": str(self._device.gpu.index),
                 "user_compute_stream": str(self._stream.handle),
-                # Take what is needed and no power of two above it; one size of picture never needs more.
-                "arena_extend_strategy": "kSameAsRequested",
-                "cudnn_conv_algo_search": "EXHAUSTIVE",
-                "cudnn_conv_use_max_workspace": "1",
+                **PROVIDER_OPTIONS,
             },
         )
         source = self.artifact.onnx_source()
         with self._device.current():
             try:
+                # Without this it prints what is wrong and computes on the CPU.
                 self._session = self._onnxruntime.InferenceSession(
-                    source if isinstance(source, bytes) else str(source), options, providers=[provider]
+                    source if isinstance(source, bytes) else str(source),
+                    options,
+                    providers=[provider],
+                    enable_fallback=0,
                 )
             except onnxruntime_errors(self._onnxruntime) as error:
+                if any(library in str(error) for library in _FAILURES):
+                    raise BackendUnavailableError(f"ONNX Runtime cannot start on the GPU: {one_line(error)}") from error
                 raise ArtifactError(
                     self.artifact.path, f"ONNX Runtime refuses the model on the GPU: {one_line(error)}"
                 ) from error

@@ -1,5 +1,6 @@
 """A network behind a device gives the host what it would have given directly."""
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ from helpers.networks import write_affine
 from stylize.runtime import Backend, Stylizer, stylize_video
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
-from stylize.runtime.errors import BackendUnavailableError, OptionError
+from stylize.runtime.errors import ArtifactError, BackendUnavailableError, OptionError
+from stylize.runtime.gpu import Gpu
 from stylize.runtime.runner import ComputePrecision, automatic_backend, open_runner
-from stylize.runtime.runner_onnxruntime_cuda import PROVIDER, import_onnxruntime_cuda
+from stylize.runtime.runner_onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaRunner, import_onnxruntime_cuda
 
 
 class Opened:
@@ -137,3 +139,38 @@ def test_libraries_of_nvidia_are_found_wherever_pip_has_put_them(
     assert asked[0] is None
     assert {str(folder) for folder in folders[2:]} <= {*asked[1:]}
     assert not {str(folder) for folder in folders[:2]} & {*asked[1:]}
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "message"),
+    [
+        (
+            "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0",
+            BackendUnavailableError,
+            "ONNX Runtime cannot start on the GPU: CUDA failure 35: CUDA driver version is insufficient",
+        ),
+        ("no kernel for Conv(11)", ArtifactError, "ONNX Runtime refuses the model on the GPU: no kernel for"),
+    ],
+)
+def test_what_keeps_onnx_runtime_from_the_gpu_is_one_line(
+    reason: str, kind: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would print it and compute on the CPU."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    def refuse(*_: object, enable_fallback: int = 1, **__: object) -> None:
+        assert enable_fallback == 0
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    monkeypatch.setattr("stylize.runtime.runner_onnxruntime_cuda.import_onnxruntime_cuda", lambda: onnxruntime)
+    device = HostDevice(seed=0)
+    device.gpu = Gpu(index=0, name="a GPU", compute_capability="8.9")  # type: ignore[attr-defined]
+    runner = OnnxRuntimeCudaRunner(
+        open_artifact(write_affine(tmp_path / "model.onnx")),
+        device=device,  # type: ignore[arg-type]
+        cuda_stream=device.open_stream(),
+    )
+    with pytest.raises(kind, match=re.escape(message)):
+        runner.activate()
+    device.close()

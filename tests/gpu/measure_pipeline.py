@@ -111,7 +111,7 @@ def floor_ms(artifact: Artifact, size: str, folder: Path) -> dict[str, float]:
     if (folder / "networks.json").is_file():
         for row in json.loads((folder / "networks.json").read_text())["rows"]:
             is_same = row["network"] == artifact.contract.network.partition("(")[0] and row["size"] == size
-            if is_same and row["what"].startswith("onnxruntime") and "p50_ms" in row:
+            if is_same and row["what"] in {Backend.ONNXRUNTIME, Backend.ONNXRUNTIME_CUDA} and "p50_ms" in row:
                 found["network"] = row["p50_ms"]
     return found
 

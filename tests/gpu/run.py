@@ -177,13 +177,15 @@ def build_pycuda(folder: Path, limit_seconds: float) -> dict[str, object]:
         "CUDADRV_LIB_DIR": [str(work)],
         "CUDADRV_LIBNAME": ["cuda"],
         "CXXFLAGS": ["-w"],
-        "LDFLAGS": ["-Wl,--no-as-needed"],  # the stub has none of the names, and would be left out as not needed
+        "LDFLAGS": [],
     }
     (source / "siteconf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
     with (source / "aksetup_helper.py").open("a") as helper:  # which its setup.py imports
         helper.write(COMPILE_IN_PARALLEL)
     wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    command([*wheel, str(source)], limit_seconds, PATH=f"{root}/bin:{os.environ['PATH']}")
+    # The stub has none of the names: a linker may leave it out as not needed, and with it the driver at run time.
+    needed = {"LDFLAGS": "-Wl,--no-as-needed", "PATH": f"{root}/bin:{os.environ['PATH']}"}
+    command([*wheel, str(source)], limit_seconds, **needed)
     built = next(folder.glob("pycuda-*.whl"))
     command([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(SITE), str(built)], 60)
     return {"pycuda": version_of("pycuda"), "was": built.name}
