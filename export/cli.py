@@ -45,7 +45,20 @@ _SIZE = _SizeType()
 _SMALLEST, _FASTEST, _LARGEST = (f"{width}x{height}" for width, height in DEFAULT_SIZES)
 
 
-@click.command(context_settings={"max_content_width": 110})
+_EXAMPLES = """\b
+Examples:
+  stylize-export monet.pth -o monet.onnx
+  stylize-export monet.pth --int8 --calibration photos/ -o monet-int8.onnx
+  stylize-export monet.pth --trt fp16 --rtx -o monet.plan
+  stylize-export candy.onnx --input-range 0..255 -o candy-fp16.onnx --fp16
+"""
+
+
+@click.command(
+    context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    epilog=_EXAMPLES,
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write. Default: <model>.onnx, or .plan with --trt."

@@ -1,5 +1,6 @@
 """What `stylize-export` does, apart from how it is asked and told: every way from a model to a file."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,14 +58,8 @@ class Exported:
 
 def default_target(model: Path, *, is_engine: bool) -> Path:
     """Beside a file, or in the working folder for a style's name; never the model itself."""
-    target = (
-        model.with_suffix(".plan" if is_engine else ".onnx")
-        if model.suffix
-        else Path(f"{model.name}.plan" if is_engine else f"{model.name}.onnx")
-    )
-    if target == model:
-        raise OptionError(f"{model} is the model itself: name another file with --output")
-    return target
+    suffix = ".plan" if is_engine else ".onnx"
+    return model.with_suffix(suffix) if model.suffix else Path(f"{model.name}{suffix}")
 
 
 def run_export(request: Request, *, on_progress: Callable[[str, float], None]) -> Exported:
@@ -79,6 +74,8 @@ def run_export(request: Request, *, on_progress: Callable[[str, float], None]) -
         StylizeError: anything else that cannot be had.
         OSError: a file that cannot be read or written.
     """
+    if request.model.exists() and request.target.exists() and request.model.samefile(request.target):
+        raise OptionError(f"{request.model} is the model itself: name another file with --output")
     is_checkpoint = request.model.suffix.lower() in _CHECKPOINTS
     if is_checkpoint and request.input_range is not None:
         raise OptionError(f"--input-range is for foreign ONNX files, {request.model} is a checkpoint: drop the option")
@@ -91,8 +88,9 @@ def run_export(request: Request, *, on_progress: Callable[[str, float], None]) -
             return _export_checkpoint(request, folder=Path(folder))
         artifact = open_artifact(request.model, input_range=request.input_range)
         if request.calibration is not None:
+            artifact, results = _adopted(request, artifact, folder=Path(folder))
             return Exported(
-                results=[], int8=quantize_file(artifact.path, request.target, calibration=request.calibration)
+                results=results, int8=quantize_file(artifact.path, request.target, calibration=request.calibration)
             )
         proven = _onnx(request, artifact)
     return Exported(results=proven.results, onnx=proven)
@@ -111,6 +109,15 @@ def _export_checkpoint(request: Request, *, folder: Path) -> Exported:
     if request.calibration is None:
         return Exported(results=results)
     return Exported(results=results, int8=quantize_file(exported, request.target, calibration=request.calibration))
+
+
+def _adopted(request: Request, artifact: Artifact, *, folder: Path) -> tuple[Artifact, list[FrameFidelity]]:
+    """The model itself, or one with a contract in place of a foreign one, proven against it."""
+    if artifact.origin != "foreign":
+        return artifact, []
+    target = folder / request.model.name
+    proven = _onnx(dataclasses.replace(request, target=target, calibration=None), artifact)
+    return open_artifact(target), proven.results
 
 
 def _onnx(request: Request, artifact: Artifact) -> ProvenOnnx:
@@ -154,6 +161,8 @@ def _export_plan(
     if options.precision == "int8" and not artifact.contract.is_int8 and request.calibration is None:
         raise OptionError(NEEDS_CALIBRATION)
     if request.calibration is not None:
+        artifact, adopted = _adopted(request, artifact, folder=folder)
+        results = [*results, *adopted]
         quantized = folder / "int8.onnx"
         int8 = quantize_file(artifact.path, quantized, calibration=request.calibration)
         artifact = open_artifact(quantized)

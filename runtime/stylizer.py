@@ -39,6 +39,7 @@ from stylize.runtime.still import STILL_SUFFIXES
 from stylize.runtime.stream_output import StreamOutput
 from stylize.runtime.surface_render import SurfaceRender, SurfaceSink, surface_session
 from stylize.runtime.unattended import made_in_thread
+from stylize.runtime.video_info import VideoInfo
 
 __all__ = ["Stylizer", "reject_same", "stylize_video"]
 
@@ -176,6 +177,13 @@ class Stylizer:
         assert isinstance(frame, Frame), "decoders make nothing else unless asked"
         return self._pass.begin(frame, finish=finish or self._finish)
 
+    def notes_on(self, info: VideoInfo) -> tuple[str, ...]:
+        """What the model cannot do for such a video, one sentence each."""
+        fixed = self._runner.contract.fixed_size
+        if fixed is None or (info.width <= fixed[0] and info.height <= fixed[1]):
+            return ()
+        return (f"the model takes {fixed[0]}x{fixed[1]} only: it paints frames scaled down to that, enlarged again",)
+
     def close(self) -> None:
         """Free the model."""
         self._runner.close()
@@ -306,6 +314,7 @@ def stylize_video(
 
         logger.info("%s: %s", source, decoder.info)
         logger.info("%s by %s", model.artifact.contract, model.backend)
+        decoder.notes.extend(model.notes_on(decoder.info))
         if isinstance(output, PictureSequence):
             result = render_pictures(run, decoder, output)
         elif isinstance(output, ResumeFolder):

@@ -157,6 +157,8 @@ def test_command_adopts_a_foreign_model(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [str(path), "--input-range", "0..255", "-o", str(tmp_path / "new.onnx")])
     assert result.exit_code == 0, result.output
     assert "rewritten: 1 transposed convs, 1 folded scales" in result.stdout
+    over_itself = CliRunner().invoke(main, [str(path), "--input-range", "0..255", "-o", str(path)])
+    assert "old.onnx is the model itself: name another file" in over_itself.stderr
     frames = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3), np.uint8)
     results = []
     for artifact in (open_artifact(path, input_range=(0, 255)), open_artifact(tmp_path / "new.onnx")):

@@ -54,6 +54,25 @@ def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
     return float(-10 * np.log10(np.square(first - second, dtype=np.float64).mean()))
 
 
+def test_foreign_model_is_adopted_first(float_model: onnx.ModelProto, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    write_picture(tmp_path / "photos" / "a.png")
+    foreign = onnx.ModelProto()
+    foreign.CopyFrom(float_model)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    target = tmp_path / "int8.onnx"
+    command = [str(tmp_path / "foreign.onnx"), "--int8", "--calibration", str(tmp_path / "photos"), "-o", str(target)]
+    refused = CliRunner().invoke(main, command)
+    assert "say --input-range 0..255" in refused.stderr
+    result = CliRunner().invoke(main, [*command, "--input-range", "0..1"])
+    assert result.exit_code == 0, result.output
+    contract = open_artifact(target).contract
+    assert contract.is_int8
+    assert contract.style == "foreign"
+    assert contract.verification["min_psnr_db"] > 60  # of the adopted model against the foreign one
+
+
 def test_command_writes_a_model_that_runs_in_int8_on_every_backend(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, steps=1)
     train(config, tmp_path / "tiny.pth", resume=False, on_step=lambda _: None, device="cpu")

@@ -139,7 +139,9 @@ def test_model_of_one_size_gets_fitted_frames(fixed: tuple[int, int], tmp_path: 
     frames = numbered_frame(3, 64, 48)[None]
     with Stylizer(artifact) as stylizer:
         restored = stylizer.run(frames)
+        report = stylize_video(stylizer, write_clip(tmp_path / "in.mp4"), tmp_path / "out.mp4")
     assert np.abs(restored.astype(int) - frames).max() <= (0 if fixed == (64, 48) else 6)  # shrunk and enlarged
+    assert any("takes" in note and "scaled down" in note for note in report.notes) == (fixed != (64, 48))
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

@@ -26,6 +26,7 @@ def _run(folder: Path, *arguments: str) -> Result:
 def test_trains_and_says_what_comes_next(tmp_path: Path) -> None:
     result = _run(tmp_path, "--steps", "2")
     assert result.exit_code == 0, result.output
+    assert "step 1 (50.0%, " in result.stderr  # where no bar can be drawn, a line at once and every half minute
     assert "x.pth: fast in the style 'style' after 2 steps: content " in result.stdout
     assert f"stylize-export {tmp_path / 'x.pth'} -o {tmp_path / 'x.onnx'}" in result.stdout
     assert load_checkpoint(tmp_path / "x.pth").config["style_layers"] == ["relu1_1", "relu2_1"]
@@ -38,7 +39,9 @@ def test_existing_output_needs_a_word(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "add --resume to go on with it or --overwrite to replace it" in refused.stderr
     assert (tmp_path / "x.pth").read_bytes() == before
-    assert _run(tmp_path, "--steps", "2", "--resume").exit_code == 0
+    resumed = _run(tmp_path, "--steps", "2", "--resume")
+    assert resumed.exit_code == 0
+    assert "going on after step 1" in " ".join(resumed.stderr.split())
     assert load_checkpoint(tmp_path / "x.pth").step == 2
     assert _run(tmp_path, "--steps", "1", "--overwrite").exit_code == 0
     assert load_checkpoint(tmp_path / "x.pth").step == 1
@@ -48,7 +51,7 @@ def test_existing_output_needs_a_word(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--style", "nowhere.jpg"), "nowhere.jpg: no such style picture"),
-        (("--data", "nowhere"), "nowhere: no such folder of pictures"),
+        (("--data", "nowhere", "--loss-weights", "absent.pth"), "nowhere: no such folder or file to train on"),
         (("--loss-weights", "nowhere.pth"), "nowhere.pth: no such file with loss weights"),
         (("-o", "nowhere/x.pth"), "nowhere/x.pth: its folder does not exist"),
         (("--crop-px", "1"), "crop_px=1 must be in [64, 4096]"),

@@ -236,7 +236,7 @@ def test_noise_pairs_are_repeatable_and_independent() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"style": ()}, "give one --style or several, or one --teacher or several, not both"),
+        ({"style": ()}, "nothing to learn: give --style picture.jpg, or --teacher network.pth"),
         ({"teacher": (Path("a.pth"),)}, "give one --style or several, or one --teacher or several, not both"),
         ({"style_weights": (0.5, 0.5)}, r"style_weights=\(0.5, 0.5\) for 1 styles, one for each"),
         ({"style": (Path("a"), Path("b")), "style_weights": (1.0, 0.0), "conditional": True}, "mixed at run time"),

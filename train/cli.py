@@ -24,6 +24,7 @@ from stylize.train.console import (
     preflight_with_report,
     train_with_progress,
 )
+from stylize.train.data import parse_data
 from stylize.train.diagnosis import diagnosis
 from stylize.train.loop import TrainingDivergedError
 from stylize.train.pictures import PICTURE_SUFFIXES, read_picture
@@ -92,8 +93,20 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(context_settings={"show_default": False, "max_content_width": 110})
-@_config_options
+_EXAMPLES = """\b
+Examples, of which the first is all that most need:
+  stylize-train --style monet.jpg --data photos/ --minutes 60 -o monet.pth
+  stylize-train --style monet.jpg --data photos/ --minutes 60 -o monet.pth --resume
+  stylize-train --style monet.jpg --start-from starry-night.pth --minutes 20 -o monet.pth
+  stylize-train --style monet.jpg --data photos/ --preflight -o sheet.png
+"""
+
+
+@click.command(
+    context_settings={"show_default": False, "max_content_width": 110, "help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    epilog=_EXAMPLES,
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Checkpoint to write (.pth)."
 )
@@ -117,6 +130,7 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     is_flag=True,
     help="Only try: minutes of training at several style weights and sizes, shown in one output picture.",
 )
+@_config_options
 @click.version_option(version("stylize"), package_name="stylize")
 def main(
     output: Path,
@@ -206,6 +220,9 @@ def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: 
     for path in config.style:
         if not path.is_file():
             raise ValueError(f"{path}: no such style picture")
+    for path, _ in map(parse_data, config.data):
+        if not path.exists():
+            raise ValueError(f"{path}: no such folder or file to train on")
     if not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: its folder does not exist; create it first")
     if output.is_dir():

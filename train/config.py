@@ -128,7 +128,9 @@ class TrainConfig:
 
     def _check_styles(self) -> None:
         num_styles = len(self.style) + len(self.teacher)
-        if bool(self.style) == bool(self.teacher):
+        if not (self.style or self.teacher):
+            raise ValueError("nothing to learn: give --style picture.jpg, or --teacher network.pth")
+        if self.style and self.teacher:
             raise ValueError("give one --style or several, or one --teacher or several, not both")
         if self.style_weights and (len(self.style_weights) != num_styles or self.conditional):
             why = "which are mixed at run time" if self.conditional else "one for each"

@@ -1,5 +1,6 @@
 """What `stylize-train` shows while it works, and how it is stopped."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -22,7 +23,7 @@ from stylize.train.preflight import preflight, suggestion, write_contact_sheet
 __all__ = ["is_first_process", "losses_text", "optimize_with_report", "preflight_with_report", "train_with_progress"]
 
 _FIRST_DIAGNOSIS = 0.5  # of the run: early enough to save the rest, late enough for the losses to tell
-_STEPS_PER_LOG_LINE = 100  # where no progress bar can be drawn
+_SECONDS_PER_LOG_LINE = 30  # where no progress bar can be drawn
 _LOSS_NAMES = (
     "content", "style", "teacher", "teacher_features", "diversity", "temporal", "features", "difference", "variation",
 )  # fmt: skip
@@ -54,10 +55,10 @@ def train_with_progress(
     ):
         task = bar.add_task("training", total=1.0, step=0, losses="")
 
-        told = 0.0
+        told, told_seconds = 0.0, -math.inf
 
         def show(progress: TrainProgress) -> None:
-            nonlocal told
+            nonlocal told, told_seconds
             if stop.is_asked:
                 raise KeyboardInterrupt
             if is_first and told < _FIRST_DIAGNOSIS <= progress.fraction:
@@ -66,7 +67,8 @@ def train_with_progress(
             told = progress.fraction
             losses = losses_text(progress.losses)
             bar.update(task, completed=progress.fraction, step=progress.step, losses=losses)
-            if is_first and not is_drawn and progress.step % _STEPS_PER_LOG_LINE == 0:
+            if is_first and not is_drawn and progress.elapsed_seconds >= told_seconds + _SECONDS_PER_LOG_LINE:
+                told_seconds = progress.elapsed_seconds
                 line = f"step {progress.step} ({progress.fraction:.1%}, {progress.elapsed_seconds:.0f} s) {losses}"
                 console.print(line, soft_wrap=True)
 

@@ -99,6 +99,7 @@ def _train(
     state = _initial_state(config, group.device)
     if resume and output.is_file():
         _restore(state, load_checkpoint(output), config)
+        logger.info("%s: going on after step %d", output, state.step)
     objective = Objective(config, group.device)
     with group.first_alone():  # the motion of clips is measured once
         sources = _sources(config)
