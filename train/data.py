@@ -147,9 +147,11 @@ def _numbered_clips(pictures: Sequence[Path]) -> list[tuple[Path, ...]]:
     Photo collections have numbered names too, so the pictures are looked at.
     """
     clips = []
-    for folder in sorted({picture.parent for picture in pictures}):
+    by_folder: dict[Path, list[Path]] = {}
+    for picture in pictures:
+        by_folder.setdefault(picture.parent, []).append(picture)
+    for _, inside in sorted(by_folder.items()):
         frames: dict[int, Path] = {}
-        inside = [picture for picture in pictures if picture.parent == folder]
         for picture in inside:
             if match := re.search(r"(\d+)$", picture.stem):
                 frames[int(match[1])] = picture
