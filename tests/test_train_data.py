@@ -43,6 +43,18 @@ def test_same_index_gives_the_same_pair_whatever_was_read_before(pictures: Pictu
     assert not torch.equal(first[7].previous, first[8].previous)
 
 
+def test_pictures_read_last_are_kept_up_to_so_many_bytes(
+    pictures: PictureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylize.train.pictures._CACHE_BYTES", 2 * 160 * 200 * 3)
+    first, second = pictures[0], pictures[1]
+    assert pictures[0] is first
+    _ = pictures[2]  # in place of the second, which was used before the first
+    (tmp_path / "deep" / "er" / "1.jpg").unlink()
+    assert pictures[0] is first
+    assert not np.array_equal(pictures[1], second)  # cannot be read again, so the next one takes its place
+
+
 def test_current_frame_is_the_previous_one_moved(pictures: PictureFolder) -> None:
     for pair in _pairs(pictures, gain=0.0, noise=0.0, static_share=0.0):
         warped = warp_backward(pair.previous_clean[None], pair.flow[None])[0]

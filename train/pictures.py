@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Callable, Set
-from functools import lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -18,9 +18,31 @@ __all__ = ["PICTURE_SUFFIXES", "PictureFolder", "SceneCollection", "read_picture
 logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-_NUM_CACHED_PICTURES = 512  # about 230 MB of 481x321 pictures
+_CACHE_BYTES = 256 << 20  # of each process that loads: 450 drawn scenes, 7 photos of 12 megapixels
 _SCENE_SIZE = (384, 512)  # height, width
 _NUM_SCENES = 10_000  # drawn when asked for
+
+
+KeyT = TypeVar("KeyT")
+
+
+class _Kept(Generic[KeyT]):
+    """Pictures by their key, those used last kept in memory."""
+
+    def __init__(self, read: Callable[[KeyT], NDArray[np.uint8]]) -> None:
+        self._read = read
+        self._pictures: dict[KeyT, NDArray[np.uint8]] = {}
+        self._num_bytes = 0
+
+    def __call__(self, key: KeyT) -> NDArray[np.uint8]:
+        picture = self._pictures.pop(key, None)
+        if picture is None:
+            picture = self._read(key)
+            self._num_bytes += picture.nbytes
+        self._pictures[key] = picture  # behind all others
+        while self._num_bytes > _CACHE_BYTES and len(self._pictures) > 1:
+            self._num_bytes -= self._pictures.pop(next(iter(self._pictures))).nbytes
+        return picture
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -72,7 +94,7 @@ class PictureFolder:
         self._folder = folder
         self._paths = [path for path in candidates if cv2.haveImageReader(str(path))]
         self.num_skipped = len(candidates) - len(self._paths)
-        self._read = lru_cache(_NUM_CACHED_PICTURES)(read_picture)
+        self._read = _Kept(read_picture)
         if not self._paths:
             raise ValueError(
                 f"{folder}: no readable picture among {len(candidates)} files ({', '.join(sorted(PICTURE_SUFFIXES))})"
@@ -104,7 +126,7 @@ class SceneCollection:
     description = "scenes drawn on the spot"
 
     def __init__(self) -> None:
-        self._draw: Callable[[int], NDArray[np.uint8]] = lru_cache(_NUM_CACHED_PICTURES)(self._draw_scene)
+        self._draw = _Kept(self._draw_scene)
 
     @staticmethod
     def _draw_scene(index: int) -> NDArray[np.uint8]:
