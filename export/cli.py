@@ -288,9 +288,11 @@ def _sizes_text(profile: EngineProfile) -> str:
 
 
 def _int8_text(result: Int8Model) -> str:
+    quality = result.quality
     return (
-        f"int8 against float on {len(result.psnr_db)} frame pairs: PSNR {min(result.psnr_db):.1f} dB and more, "
-        f"{result.warp_error_ratio:.3f} of the temporal error; in float: {', '.join(result.float_layers)}"
+        f"int8 against float on {len(quality.psnr_db)} frame pairs: PSNR {min(quality.psnr_db):.1f} dB and more, "
+        f"{quality.warp_error_ratio:.3f} of the temporal error, {quality.still_error_ratio:.3f} where nothing moves; "
+        f"in float: {', '.join(result.float_layers)}"
     )
 
 
