@@ -16,6 +16,9 @@ __all__ = ["Carrier", "kept_tags", "open_carriers"]
 # Tags that described the old file's bytes: Matroska's statistics and the muxer's own names.
 _STALE_TAGS = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION", "ENCODER", "VENDOR_ID", "HANDLER_NAME", "ROTATE")
 
+# FFmpeg's muxer of QuickTime files takes these for a moment, and refuses them with the header.
+_ONLY_IN_MP4 = {"flac", "opus", "libopus", "truehd"}
+
 # What to transcode to, best first; the first one the container holds is taken.
 _AUDIO_ENCODERS = ("aac", "libopus", "libmp3lame", "flac", "pcm_s16le")
 _TEXT_ENCODERS = ("mov_text", "subrip", "webvtt", "ass")
@@ -140,6 +143,8 @@ class _TranscodeSubtitle(Carrier):
 
 
 def _copy(container: OutputContainer, stream: Stream) -> Carrier | None:
+    if container.format.name == "mov" and _codec(stream) in _ONLY_IN_MP4:
+        return None
     try:
         return _Copy(container.add_stream_from_template(stream))
     except ValueError:  # "format does not support codec"

@@ -33,8 +33,10 @@ def choose_video(container: InputContainer, source: str | Path, *, notes: list[s
         raise InputMediaError(source, f"has no video that can be decoded (it holds: {kinds})")
     if video.codec_context is None:
         raise InputMediaError(source, "its video is of a codec that is not known here")
-    if len(streams.video) > 1:
-        notes.append(f"{len(streams.video)} video tracks: only track {video.index} is rendered")
+    if len(videos) > 1:
+        notes.append(f"{len(videos)} video tracks: only track {video.index} is rendered")
+    if len(videos) < len(streams.video):
+        notes.append("the cover picture is left out")
     return video
 
 

@@ -58,7 +58,7 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
     params=[
         click.Argument(["model"]),
         click.Argument(["source"], metavar="INPUT"),
-        click.Argument(["target"], metavar="OUTPUT", type=click.Path(dir_okay=False, path_type=str)),
+        click.Argument(["target"], metavar="OUTPUT"),
         *(option for options in OPTIONS.values() for option in options),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _USE: Final = "use .mp4, .mkv, .mov or .webm"
 # Their muxers count frames, or round times to the frame rate, whatever the frames say.
 _FORMATS_WITHOUT_TIMES: Final = {"asf", "avi", "ogg", "ogv", "yuv4mpegpipe"}
+_HARDWARE: Final = ("_amf", "_nvenc", "_qsv", "_vaapi", "_videotoolbox")
 _MAX_TIMESCALE: Final = 2**31 - 1  # movie timescale is 32 bits (ISO/IEC 14496-12, 8.2.2)
 # For receivers that are watching: packets leave at once, no track waits more than a second for another, and nothing
 # is written that could only be known at the end.
@@ -157,6 +158,8 @@ class Encoder:
         """Open the encoder where no picture did, write the header, and what had to wait for it."""
         width, height = self.size
         refuses = f"{self.description} refuses {width}x{height}, {self._info.time_base} s per tick: "
+        if self.description.partition(",")[0].endswith(_HARDWARE):
+            refuses = f"{self.description} does not start, are its hardware and driver there? "
         with self._reported("" if isinstance(self._output, StreamOutput) else refuses):  # which connects here
             self._container.start_encoding()
         self._is_started = True

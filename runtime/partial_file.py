@@ -32,7 +32,7 @@ class PartialFile:
         self._is_committed = False
         self.path = target.with_name(f".{target.name}.partial{target.suffix}")
         if target.is_dir():
-            raise OutputMediaError(target, "is a folder, expected a file name")
+            raise OutputMediaError(target, f"is a folder, expected a file name; for pictures {target}/%04d.png")
         if not target.parent.is_dir():
             raise OutputMediaError(target, f"no such folder: {target.parent}")
         try:

@@ -15,6 +15,7 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from stylize.runtime.errors import InputMediaError
+from stylize.runtime.selection import Selection
 from stylize.runtime.still import STILL_SUFFIXES
 
 __all__ = [
@@ -99,6 +100,7 @@ def open_source(
     # An absolute path cannot be mistaken for a protocol, however many colons its name has.
     name = "pipe:0" if is_pipe else address if scheme else str(Path(address).absolute())
     device: str | None = None
+    notes: list[str] = []
     if scheme == "camera":
         device, name, options = _camera(address, options)
     try:
@@ -107,6 +109,8 @@ def open_source(
             if pictures:
                 notes.append(f"{len(pictures)} pictures are shown at {float(picture_rate):g} per second")
                 return Source(_open_list(pictures, picture_rate), notes)
+            if picture_rate != Selection.picture_rate:
+                notes.append("--input-fps is for pictures: this input has a rate of its own, --fps changes it")
             if "%" in name:
                 options["pattern_type"] = "none"  # a picture called `scan%03d.png` is a file, not a pattern
         if scheme.startswith("rtsp"):
@@ -118,7 +122,8 @@ def open_source(
             waits = {"listen", "listen_timeout"} & options.keys() or scheme in {"udp", "rtp"}
             timeout = _LISTENING_TIMEOUT_SECONDS if waits else _LIVE_TIMEOUT_SECONDS
         return Source(
-            av.open(name, format=device, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel)
+            av.open(name, format=device, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel),
+            notes,
         )
     except av.FileNotFoundError as error:
         raise InputMediaError(source, _missing(scheme, name)) from error

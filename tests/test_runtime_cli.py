@@ -3,11 +3,13 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import av
 import pytest
 
 from helpers.clips import ClipSpec, read_frames, write_clip
@@ -115,6 +117,26 @@ def test_damaged_source_has_exit_code_3(folder: Path) -> None:
 def test_foreign_model_with_its_range(folder: Path) -> None:
     result = run(folder, "foreign.onnx", "in.mp4", "foreign.mp4", "--input-range", "0..255")
     assert result.returncode == 0, result.stderr
+
+
+def test_rate_of_pictures_says_nothing_to_a_video(folder: Path) -> None:
+    result = run(folder, "identity.onnx", "in.mp4", "rate.mp4", "--input-fps", "50", "--json", "-")
+    assert any("--input-fps is for pictures" in note for note in json.loads(result.stdout)["notes"])
+
+
+def test_folder_as_output_is_told_how_pictures_are_named(folder: Path) -> None:
+    (folder / "painted").mkdir(exist_ok=True)
+    result = run(folder, "identity.onnx", "in.mp4", "painted")
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert "for pictures painted/%04d.png" in result.stderr
+
+
+def test_encoder_without_its_hardware_is_told_what_it_needs(folder: Path) -> None:
+    if "h264_nvenc" not in av.codecs_available or shutil.which("nvidia-smi"):
+        pytest.skip("an NVENC that may start")
+    result = run(folder, "identity.onnx", "in.mp4", "nvenc.mp4", "--codec", "h264_nvenc")
+    assert result.returncode == 1
+    assert "h264_nvenc, yuv420p does not start, are its hardware and driver there?" in result.stderr
 
 
 def test_without_arguments_it_shows_help_and_examples(folder: Path) -> None:

@@ -45,6 +45,32 @@ def test_sound_the_container_refuses_is_transcoded_and_said(identity: Path, tmp_
     assert any("audio track 1 transcoded from aac to" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("codec", ["libopus", "flac"])
+def test_sound_that_quicktime_refuses_late_is_transcoded_too(codec: str, identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mkv", ClipSpec(sound_start_seconds=0.0, sound_codec=codec))
+    report = stylize_video(identity, source, tmp_path / "out.mov")
+    assert any("transcoded from" in note and "to aac: mov cannot hold it" in note for note in report.notes)
+    assert packets_of(tmp_path / "out.mov", "audio")
+
+
+def test_cover_picture_is_no_second_video(identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mkv")
+    cover = tmp_path / "cover.png"
+    stylize_video(identity, source, tmp_path / "%04d.png")
+    cover.write_bytes((tmp_path / "0001.png").read_bytes())
+    with av.open(str(source)) as plain, av.open(str(tmp_path / "film.mkv"), "w") as film:
+        film.add_attachment("cover.png", "image/png", cover.read_bytes())
+        stream = film.add_stream_from_template(plain.streams.video[0])
+        for packet in plain.demux(plain.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                film.mux(packet)
+    report = stylize_video(identity, tmp_path / "film.mkv", tmp_path / "out.mkv")
+    assert report.num_frames == 10
+    assert "the cover picture is left out" in report.notes
+    assert not any("video tracks" in note for note in report.notes)
+
+
 def test_subtitles_are_rewritten_for_mp4(identity: Path, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mkv", ClipSpec(subtitles=((0.0, "one"), (0.2, "two"))))
     report = stylize_video(identity, source, tmp_path / "out.mp4")
