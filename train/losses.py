@@ -3,7 +3,8 @@
 Each comes in three forms, with the sums and norms of the project that its weights are known from:
 
 - `relative`: over the target's own energy, so that 1.0 means the same for every style and every VGG.
-- `summed`: pytorch-reconet's. Gram matrices over C H W, all squared errors summed, pictures in [-1, 1].
+- `summed`: pytorch-reconet's. Gram matrices over C H W, all squared errors summed, pictures in [-1, 1]. What the
+  two frames of a pair score is added up by `Objective`.
 - `mean`: pytorch/examples fast_neural_style's. Gram matrices over C H W, all squared errors averaged.
 
 All are means over the pictures of a batch: a larger batch does not weigh more.
