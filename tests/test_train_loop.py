@@ -81,6 +81,8 @@ def test_starts_from_the_weights_of_another_training(tmp_path: Path) -> None:
         torch.testing.assert_close(second.weights[name], weight, rtol=0, atol=1e-7)
     with pytest.raises(ValueError, match=r"first.pth: holds fast .*, this training is for reconet"):
         _train(tmp_path, "third.pth", network="reconet", start_from=tmp_path / "first.pth")
+    (tmp_path / "first.pth").unlink()  # a training that goes on needs it no more
+    assert _train(tmp_path, "second.pth", resume=True, steps=2, start_from=tmp_path / "first.pth").step == 2
 
 
 @pytest.mark.parametrize(("slower_wide_layers", "expected_rate"), [(True, 0.001 * 600 / 3888), (False, 0.001)])
@@ -172,6 +174,7 @@ def _start_training(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     while not output.exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.05)
+    assert output.exists(), "no checkpoint within a minute"
     return process
 
 

@@ -96,9 +96,10 @@ def train(
 def _train(
     config: TrainConfig, output: Path, *, group: ProcessGroup, resume: bool, on_step: Callable[[Progress], None]
 ) -> Checkpoint:
-    state = _initial_state(config, group.device)
-    if resume and output.is_file():
-        _restore(state, load_checkpoint(output), config)
+    resumed = load_checkpoint(output) if resume and output.is_file() else None
+    state = _initial_state(config, group.device, start_from=config.start_from if resumed is None else None)
+    if resumed is not None:
+        _restore(state, resumed, config)
         logger.info("%s: going on after step %d", output, state.step)
     objective = Objective(config, group.device)
     with group.first_alone():  # the motion of clips is measured once
@@ -212,16 +213,16 @@ def _step(
     return means | {"total": total_loss}
 
 
-def _initial_state(config: TrainConfig, device: torch.device) -> _State:
+def _initial_state(config: TrainConfig, device: torch.device, *, start_from: Path | None) -> _State:
     torch.manual_seed(config.seed)
     network = build_network(config.network, config.network_options)
-    if config.start_from is not None:
-        start = load_checkpoint(config.start_from)
+    if start_from is not None:
+        start = load_checkpoint(start_from)
         begun = network_from_checkpoint(start)
         one_style = {key: value for key, value in network.options.items() if key != "num_styles"}
         if begun.name != network.name or begun.options not in (network.options, one_style):
             raise ValueError(
-                f"{config.start_from}: holds {begun.name} {begun.options}, "
+                f"{start_from}: holds {begun.name} {begun.options}, "
                 f"this training is for {network.name} {network.options}"
             )
         weights = begun.state_dict()
@@ -266,6 +267,7 @@ def _restore(state: _State, checkpoint: Checkpoint, config: TrainConfig) -> None
         "learning_rate",
         "preview_every",
         "checkpoint_every",
+        "start_from",
         "loss_weights",
         "style",
         "teacher",
