@@ -20,6 +20,7 @@ from stylize.benchmarks.run import Illustration, Outcome
 from stylize.benchmarks.tables import by_stage
 from stylize.benchmarks.temporal import FloatArray, flicker_map, pair_errors
 from stylize.runtime.encode import EncodeOptions
+from stylize.runtime.partial_file import PartialFile
 
 __all__ = ["write_report"]
 
@@ -142,9 +143,9 @@ def write_report(path: Path, outcome: Outcome) -> None:
         clip_rate_hz=CLIP_RATE_HZ,
         facts=_facts(outcome.results),
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    with PartialFile(path) as output:
+        output.path.write_text(page, encoding="utf-8")
+        output.commit()
 
 
 def _flickers(sections: Sequence[ModelSection]) -> Iterator[Flicker]:

@@ -14,6 +14,7 @@ from stylize.benchmarks.environment import Environment
 from stylize.benchmarks.jitter import JitterFigures
 from stylize.benchmarks.measure import MachineRoof, Spread
 from stylize.benchmarks.temporal import FORMULA_VERSION
+from stylize.runtime.partial_file import PartialFile
 
 __all__ = [
     "EAGER",
@@ -204,9 +205,9 @@ def write_results(path: Path, results: Results) -> None:
     """
     document = json.loads(json.dumps(dataclasses.asdict(results)))
     jsonschema.validate(document, _schema())
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with PartialFile(path) as output:
+        output.path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        output.commit()
 
 
 def read_results(path: Path) -> Results:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import cv2
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
@@ -29,6 +28,7 @@ from stylize.train.diagnosis import diagnosis
 from stylize.train.loop import TrainingDivergedError
 from stylize.train.pictures import PICTURE_SUFFIXES, read_picture
 from stylize.train.presets import PRESETS
+from stylize.train.preview import write_picture
 from stylize.train.stained_glass import draw_stained_glass
 from stylize.train.style_check import style_warnings
 
@@ -203,7 +203,7 @@ def _with_drawn_style(config: TrainConfig, output: Path) -> TrainConfig:
     if _DRAWN_STYLE not in config.style or _DRAWN_STYLE.is_file() or not output.absolute().parent.is_dir():
         return config
     picture = output.with_name(f"{_DRAWN_STYLE}.png")
-    picture.write_bytes(cv2.imencode(".png", draw_stained_glass()[..., ::-1])[1].tobytes())
+    write_picture(picture, torch.from_numpy(draw_stained_glass()).permute(2, 0, 1) / 255)
     return dataclasses.replace(config, style=tuple(picture if path == _DRAWN_STYLE else path for path in config.style))
 
 

@@ -26,6 +26,7 @@ from stylize.train.frame_pair import FramePair, Window
 from stylize.train.loading import batch_of
 from stylize.train.loop import Progress, train
 from stylize.train.pictures import read_picture
+from stylize.train.preview import write_picture
 
 __all__ = ["Trial", "preflight", "suggestion", "write_contact_sheet"]
 
@@ -169,8 +170,7 @@ def write_contact_sheet(
     cells = [_cell(sources, "content"), _cell(thumbnail, f"style: {style.stem}")]
     cells += [_cell(trial.pictures, trial.caption + (" <- suggested" if trial is best else "")) for trial in trials]
     rows = [np.hstack(cells[start : start + len(_SIZES)]) for start in range(0, len(cells), len(_SIZES))]
-    encoded = cv2.imencode(path.suffix, cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))[1]
-    path.write_bytes(encoded.tobytes())
+    write_picture(path, torch.from_numpy(np.vstack(rows)).permute(2, 0, 1) / 255)
 
 
 def _cell(picture: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
