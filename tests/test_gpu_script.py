@@ -34,10 +34,10 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
     parts = {
         "fails": (30, python("import sys; print('why'); sys.exit(3)")),
-        "hangs": (1, python(ENDLESS)),
+        "hangs": (4, python(ENDLESS)),
         "dies": (30, python(KILLED)),
         "is wrong": (30, wrong),
-        "is cut off": (2, measured),
+        "is cut off": (4, measured),
         "works": (30, python("print(7)")),
     }
     monkeypatch.setattr(script, "PARTS", parts)
@@ -51,7 +51,7 @@ def test_no_part_stops_another_and_all_is_written(
     monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "out")])
     started = time.monotonic()
     assert script.main() == 1
-    assert time.monotonic() - started < 20, "what hangs is ended"
+    assert time.monotonic() - started < 50, "what hangs is ended"
     parts = {part["name"]: part for part in json.loads((tmp_path / "out" / "run.json").read_text())["parts"]}
     assert {name: part["status"] for name, part in parts.items()} == {
         "fails": "failed",
@@ -62,7 +62,7 @@ def test_no_part_stops_another_and_all_is_written(
         "works": "ok",
     }
     assert parts["fails"]["reason"] == "why\n"
-    assert parts["hangs"]["reason"] == "after 1 s; begun\n"
+    assert parts["hangs"]["reason"] == "after 4 s; begun\n"
     assert parts["dies"]["reason"].startswith("begun")
     assert parts["is wrong"]["reason"] == "KeyError: 'a mistake in the script itself'"
     assert parts["is cut off"]["facts"] == {"rows": 3}
@@ -75,7 +75,7 @@ def test_the_time_given_is_kept(script: ModuleType, tmp_path: Path, monkeypatch:
     assert script.main() == 1
     parts = json.loads((tmp_path / "run.json").read_text())["parts"]
     assert [(part["status"], part["reason"]) for part in parts] == [
-        ("timed out", "after 1 s; begun\n"),
+        ("timed out", "after 4 s; begun\n"),
         ("skipped", "no time was left"),
     ]
 
