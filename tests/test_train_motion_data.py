@@ -1,6 +1,7 @@
 """Readers of data with motion: clips, the SceneFlow family, MPI-Sintel; and the mix of several."""
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -215,9 +216,15 @@ def test_cache_is_bounded_and_spares_what_is_in_use(tmp_path: Path) -> None:
         write_video(tmp_path / f"{seed}.mp4", moving_frames(2, seed=seed))
         ClipPairs([tmp_path / f"{seed}.mp4"], window=WINDOW, cache=cache)
     old, new = sorted((path for path in cache.iterdir()), key=lambda path: path.stat().st_mtime)
+    left, at_work = cache / ".1234.5.partial", cache / ".1234.6.partial"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    at_work.mkdir()
     clips._trim(cache, keep={new}, limit_bytes=1)
     assert not old.exists()
     assert new.exists()
+    assert not left.exists()  # by a process that was killed
+    assert at_work.exists()
 
 
 def test_rotated_and_broken_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -39,6 +40,7 @@ _FORMAT = 1
 _SHORT_SIDE_PX = 360  # larger frames are scaled down: flow costs a second for five 640x360 pairs on one core
 _MAX_PAIRS = 120  # of one clip, spread evenly: neighbours teach little that is new
 _CACHE_BYTES = 8 << 30  # what is kept of all clips ever used, about 8,000 pairs
+_ABANDONED_SECONDS = 3600  # nothing was added to a folder for so long: a pair takes well under a second
 _LEAST_VISIBLE = 0.3  # share of a pair's pixels; below it, the two frames are a cut
 _FLOW_STEPS, _FLOW_ZERO = 64.0, 1 << 15  # KITTI's: value = 64 flow + 2^15
 
@@ -247,7 +249,10 @@ def _load(entry: tuple[Path, int]) -> MeasuredPair:
 
 
 def _trim(cache: Path, *, keep: Iterable[Path], limit_bytes: int = _CACHE_BYTES) -> None:
-    """Remove the clips that were used longest ago until the cache is within its limit."""
+    """Remove what killed processes left, then the clips used longest ago until the cache is within its limit."""
+    for left in cache.glob(".*.partial"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     kept = set(keep)
     folders = sorted((path for path in cache.glob("[0-9a-f]*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
     sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders}
