@@ -1,7 +1,7 @@
 """A network on a device behind the interface of those on the CPU, for pictures that have to pass the host anyway."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -138,12 +138,15 @@ class DeviceBridge(Runner[HostArray]):
         session, self._session = self._session, None
         if session is None:
             return
-        with session.device.current():
-            session.cuda_stream.synchronize()
-            for lane in self._lanes:
-                lane.close()
-        self._lanes = []
-        session.close()
+        lanes, self._lanes = self._lanes, []
+        with closing(session), session.device.current(), ExitStack() as owned:
+            for lane in lanes:
+                owned.callback(lane.close)
+            for stream in (
+                session.cuda_stream,
+                *(stream for lane in lanes[:1] for stream in (lane.upload, lane.download)),
+            ):
+                owned.callback(stream.synchronize)  # before, and what failed keeps no memory from being freed
 
     def _lane(self, source: HostArray) -> "_Lane":
         """The lane whose turn it is, with memory for pictures like `source`; its last pass was waited for."""

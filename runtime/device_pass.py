@@ -167,8 +167,8 @@ class DevicePass:
     def close(self) -> None:
         """Wait for what is queued and free everything; no encoder may hold a picture any more."""
         with self._device.current():
-            for stream in (self._upload, self._compute, self._download):
-                stream.synchronize()
+            for stream in (self._download, self._compute, self._upload):
+                self._owned.callback(stream.synchronize)  # the last first; what failed keeps no memory from being freed
             self._owned.close()
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from helpers.networks import write_affine
 from stylize.runtime import Backend, Stylizer, stylize_video
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
-from stylize.runtime.errors import ArtifactError, BackendUnavailableError, OptionError
+from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError, OptionError
 from stylize.runtime.gpu import Gpu
 from stylize.runtime.runner import ComputePrecision, automatic_backend, open_runner
 from stylize.runtime.runner_onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaRunner, import_onnxruntime_cuda
@@ -68,6 +69,22 @@ def test_a_video_is_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert report.num_frames == 10
     assert (tmp_path / "cpu.mp4").read_bytes() == (tmp_path / "device.mp4").read_bytes()
     assert opened.device.allocated_bytes == 0
+
+
+def test_closing_frees_everything_with_passes_under_way_and_after_a_failure(tmp_path: Path) -> None:
+    for has_failed in (False, True):
+        artifact = open_artifact(write_affine(tmp_path / "model.onnx"))
+        opened = Opened(artifact)
+        bridge = DeviceBridge(artifact, opened)
+        bridge.activate()
+        picture = np.zeros((1, 3, 64, 64), np.float32)
+        for _ in range(bridge.num_in_flight):
+            bridge.start(picture, target=np.empty_like(picture))
+        if has_failed:
+            opened.device.errors.append(RuntimeError("an illegal memory access"))
+        with pytest.raises(BackendError, match="illegal memory") if has_failed else nullcontext():
+            bridge.close()
+        assert opened.device.allocated_bytes == 0
 
 
 @pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME_CUDA, Backend.TENSORRT])

@@ -311,8 +311,11 @@ def test_a_device_that_fails_is_reported_by_the_next_picture(tmp_path: Path) -> 
     rig.device.errors.append(RuntimeError("an illegal memory access"))
     with pytest.raises(BackendError, match="the device failed: an illegal memory access"):
         run_pipeline(surfaces(9, "nv12"), network=rig.begin, sink=lambda _: None, num_in_flight=NUM_IN_FLIGHT)
+    with pytest.raises(BackendError, match="the device failed"):
+        rig.device_pass.close()
+    assert rig.device.allocated_bytes == 0
     rig.device.errors.clear()
-    rig.close()
+    rig.device.close()
 
 
 @pytest.mark.parametrize("capacity_bytes", [10_000, 100_000, 300_000])
