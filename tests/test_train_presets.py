@@ -32,17 +32,6 @@ _SMALL_VGG19 = {
 }  # fmt: skip
 
 
-def _whole_vgg(layout: dict[int, tuple[int, int]]) -> dict[str, Tensor]:
-    """Random weights of every layer, under torchvision's keys."""
-    generator = torch.Generator().manual_seed(0)
-    weights: dict[str, Tensor] = {}
-    for index, (num_in, num_out) in layout.items():
-        scale = (2 / (9 * num_in)) ** 0.5
-        weights[f"features.{index}.weight"] = torch.randn(num_out, num_in, 3, 3, generator=generator) * scale
-        weights[f"features.{index}.bias"] = torch.zeros(num_out)
-    return weights
-
-
 def _run(folder: Path, preset: str, weights: dict[str, Tensor], *arguments: str) -> Result:
     tiny_config(folder)  # writes the pictures
     torch.save(weights, folder / "vgg.pth")
@@ -71,7 +60,7 @@ def test_reconet_seed_has_the_published_weights() -> None:
 
 def test_reconet_seed_adds_up_what_the_two_frames_score(tmp_path: Path) -> None:
     """`losses` of pytorch-reconet's train.py: both frames' content, style and total variation."""
-    torch.save(_whole_vgg(_SMALL_VGG16), tmp_path / "vgg.pth")
+    torch.save(tiny_vgg_weights(_SMALL_VGG16), tmp_path / "vgg.pth")
     config = dataclasses.replace(
         PRESETS["reconet-seed"]((write_picture(tmp_path / "style.png"),), ()),
         loss_weights=tmp_path / "vgg.pth", crop_px=64, style_size_px=64, precision="fp32",
@@ -97,7 +86,7 @@ def test_preset_trains_with_complete_weights_and_flags_go_before_it(
     tmp_path: Path, preset: str, layout: dict[int, tuple[int, int]], crop_px: int
 ) -> None:
     size = ("--crop-px", str(crop_px), "--content-size-px", str(crop_px), "--batch-size", "1")
-    result = _run(tmp_path, preset, _whole_vgg(layout), *size, "--style-weight", "7")
+    result = _run(tmp_path, preset, tiny_vgg_weights(layout), *size, "--style-weight", "7")
     assert result.exit_code == 0, result.output
     checkpoint = load_checkpoint(tmp_path / "x.pth")
     assert checkpoint.config["preset"] == preset

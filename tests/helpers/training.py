@@ -1,5 +1,6 @@
 """What a training test needs, small enough for seconds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -14,11 +15,15 @@ from stylize.train.scenes import draw_scene
 _TINY_VGG = {0: (3, 8), 2: (8, 8), 5: (8, 12), 7: (12, 12), 10: (12, 16)}
 
 
-def tiny_vgg_weights() -> dict[str, Tensor]:
-    """Random weights under torchvision's keys, conv1_1 to conv3_1."""
+def tiny_vgg_weights(layout: Mapping[int, tuple[int, int]] = _TINY_VGG) -> dict[str, Tensor]:
+    """Random weights under torchvision's keys; by default those of VGG-19, conv1_1 to conv3_1.
+
+    Args:
+        layout: index of each convolution to its channels in and out.
+    """
     generator = torch.Generator().manual_seed(0)
     weights: dict[str, Tensor] = {}
-    for index, (num_in, num_out) in _TINY_VGG.items():
+    for index, (num_in, num_out) in layout.items():
         scale = (2 / (9 * num_in)) ** 0.5
         weights[f"features.{index}.weight"] = torch.randn(num_out, num_in, 3, 3, generator=generator) * scale
         weights[f"features.{index}.bias"] = torch.zeros(num_out)
