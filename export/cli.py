@@ -279,7 +279,8 @@ def _tell(request: Request, exported: Exported) -> None:
             )
         if plan.not_proven:
             click.echo(f"proven: the typed ONNX, on the CPU; not proven: the engine, since {plan.not_proven}")
-    click.echo(f"next: stylize-run {request.target} in.mp4 out.mp4")
+    is_texture = open_artifact(request.target).contract.makes_textures
+    click.echo(f"next: stylize-run {request.target} {'noise: out.png' if is_texture else 'in.mp4 out.mp4'}")
 
 
 def _sizes_text(profile: EngineProfile) -> str:

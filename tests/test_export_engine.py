@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from helpers.exported import NETWORKS, exported_network
-from helpers.networks import write_convolutions
+from helpers.networks import write_affine, write_convolutions
 from stylize.export.adopt import adopted_graph
 from stylize.export.cli import main
 from stylize.export.onnx_from_network import seal_contract
@@ -296,3 +296,12 @@ def test_interrupted_build_ends(small: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         engine_from_onnx(small.read_bytes(), builder="tensorrt_rtx", options=options, gpu=None, on_progress=interrupt)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("makes_textures", "ends"), [(False, "in.mp4 out.mp4"), (True, "noise: out.png")])
+def test_next_step_is_one_that_works(makes_textures: bool, ends: str, tmp_path: Path) -> None:
+    contract = ModelContract(network="affine", style="x", size_multiple=1, makes_textures=makes_textures)
+    model, target = write_affine(tmp_path / "m.onnx", contract=contract), tmp_path / "new.onnx"
+    result = CliRunner().invoke(main, [str(model), "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"next: stylize-run {target} {ends}"
