@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,8 +31,7 @@ PACKAGES = (
 TAIL_CHARACTERS = 4000
 REHEARSES = os.environ.get("REHEARSE") == "1"
 """Whether parts that can are run on the CPU, small: to see that the script itself works."""
-MIN_SECONDS = 15.0
-"""What must be left of MINUTES for a part to be begun."""
+MIN_SECONDS = 15.0  # what must be left of MINUTES for a part to be begun
 # Setuptools compiles one file after the other, which takes minutes.
 COMPILE_IN_PARALLEL = """
 import os
@@ -149,13 +149,14 @@ def install(_folder: Path, limit_seconds: float) -> dict[str, object]:
 def build_pycuda(folder: Path, limit_seconds: float) -> dict[str, object]:
     """Install PyCUDA where it is missing, from source; the wheel is left in FOLDER for the next machine like this."""
     need_gpu()
-    try:
+    with suppress(subprocess.CalledProcessError):
         return {"pycuda": version_of("pycuda"), "was": "installed"}
-    except subprocess.CalledProcessError:
-        pass
-    root = next((path for path in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if path and Path(path).is_dir()), "")
+    beside_nvcc = Path(shutil.which("nvcc") or "/").resolve().parent.parent
+    places: list[str | Path] = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", beside_nvcc]
+    places += [found for folder in sys.path for found in Path(folder).glob("nvidia/cu*")]  # as pip installs it
+    root = next((str(place) for place in places if place and (Path(place) / "include" / "cuda.h").is_file()), "")
     if not root:
-        raise Skipped("no CUDA toolkit (CUDA_HOME or /usr/local/cuda) to build PyCUDA with")
+        raise Skipped("no headers of CUDA (CUDA_HOME, /usr/local/cuda, nvcc, PyTorch) to build PyCUDA with")
     work = ROOT / "build" / "pycuda"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
