@@ -46,7 +46,6 @@ def compile_in_parallel(self, sources, output_dir=None, macros=None, include_dir
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda name: self._compile(name, *build[name], before, after, options), objects))
     return objects
-
 CCompiler.compile = compile_in_parallel
 """
 
