@@ -48,6 +48,8 @@ def tell(report: RunReport, *, report_path: str | None, console: Console, quiet:
                 soft_wrap=True,
             )
         frames = "1 frame" if report.num_frames == 1 else f"{report.num_frames} frames"
+        if report.num_resumed_frames:
+            frames += f" ({report.num_resumed_frames} of them from before)"
         console.print(
             f"{report.target}: {frames}, {report.width}x{report.height}, "
             f"{report.frames_per_second:.1f} fps ({report.backend}; {report.encoder})",

@@ -1,5 +1,6 @@
 """`stylize-run` as a user calls it: output, errors, exit codes."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -11,15 +12,17 @@ from pathlib import Path
 
 import av
 import pytest
+from rich.console import Console
 
 from helpers.clips import ClipSpec, read_frames, write_clip
 from helpers.networks import write_affine
+from stylize.runtime.cli_console import tell
 from stylize.runtime.cli_options import OPTIONS
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.selection import Selection
-from stylize.runtime.stylizer import Stylizer
+from stylize.runtime.stylizer import Stylizer, stylize_video
 
 COMMAND = [sys.executable, "-c", "from stylize.runtime.cli import main; main()"]
 
@@ -117,6 +120,13 @@ def test_damaged_source_has_exit_code_3(folder: Path) -> None:
 def test_foreign_model_with_its_range(folder: Path) -> None:
     result = run(folder, "foreign.onnx", "in.mp4", "foreign.mp4", "--input-range", "0..255")
     assert result.returncode == 0, result.stderr
+
+
+def test_resumed_frames_are_told_from_new_ones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = stylize_video(folder / "identity.onnx", folder / "in.mp4", folder / "tell.mp4")
+    later = dataclasses.replace(report, num_resumed_frames=4)
+    tell(later, report_path=None, console=Console(stderr=True), quiet=False)
+    assert "tell.mp4: 10 frames (4 of them from before), 64x48" in capsys.readouterr().err
 
 
 def test_rate_of_pictures_says_nothing_to_a_video(folder: Path) -> None:
