@@ -65,6 +65,17 @@ def test_wheel_has_the_four_commands(wheel: zipfile.ZipFile) -> None:
     assert commands == ["stylize-bench", "stylize-export", "stylize-run", "stylize-train"]
 
 
+@pytest.mark.parametrize(("command", "missing"), [("train", "torch"), ("export", "onnx"), ("bench", "jsonschema")])
+def test_command_without_its_packages_is_one_line(command: str, missing: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module = project["scripts"][f"stylize-{command}"].removesuffix(":main")
+    code = f"import sys; sys.modules[{missing!r}] = None; from {module} import main; main()"
+    result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"stylize-{command}: error: {missing} is not installed: pip install ")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lists = (
