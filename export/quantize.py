@@ -156,7 +156,9 @@ class _Trial:
         """Of a quantized model."""
         painted = _painted(model, self._moving)
         errors = self._warp_errors(painted, _painted(model, self._still))
-        warp, still = (error / of_float for error, of_float in zip(errors, self._restlessness, strict=True))
+        # A network that paints one colour whatever it sees is perfectly calm.
+        least = float(np.finfo(float).eps)
+        warp, still = (error / max(of_float, least) for error, of_float in zip(errors, self._restlessness, strict=True))
         psnr_db = tuple(_psnr_db(first[1], second[1]) for first, second in zip(painted, self._painted, strict=True))
         return Int8Quality(psnr_db=psnr_db, warp_error_ratio=warp, still_error_ratio=still)
 

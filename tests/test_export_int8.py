@@ -220,6 +220,18 @@ def test_the_most_harmful_convolutions_go_back_to_float_until_the_floor_is_met(
     assert set(everything.float_layers) < set(result.float_layers)
 
 
+def test_a_network_that_paints_one_colour_stands_integers(float_model: onnx.ModelProto, pairs: list[FramePair]) -> None:
+    blank = onnx.ModelProto()
+    blank.CopyFrom(float_model)
+    last = [node for node in blank.graph.node if node.op_type == "Conv"][-1].input[1]
+    weight = next(tensor for tensor in blank.graph.initializer if tensor.name == last)
+    weight.CopyFrom(numpy_helper.from_array(np.zeros(tuple(weight.dims), np.float32), last))
+    quality = quantize(blank, calibration=pairs[:1], trial=pairs[4:5]).quality
+    assert quality.still_error_ratio == 0
+    assert quality.restlessness <= 1
+    assert quality.psnr_db == (np.inf,)
+
+
 def test_rejects_a_floor_that_int8_cannot_meet(float_model: onnx.ModelProto, pairs: list[FramePair]) -> None:
     with pytest.raises(ValueError, match=r"does not stand int8: with 1 convolutions .* dB \(at least 200\)"):
         quantize(float_model, calibration=pairs[:2], trial=pairs[4:5], floor=Int8Floor(psnr_db=200))
