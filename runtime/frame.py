@@ -110,10 +110,12 @@ class Frame(TimedPicture):
         """A frame showing `rgb_HWC`: (H, W, 3) uint8 in [0, 255].
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: another shape or type, or no pixels.
         """
         if rgb_HWC.ndim != 3 or rgb_HWC.shape[2] != 3 or rgb_HWC.dtype != np.uint8:
             raise ValueError(f"expected (H, W, 3) uint8, got {rgb_HWC.shape} {rgb_HWC.dtype}")
+        if 0 in rgb_HWC.shape:
+            raise ValueError(f"expected at least one pixel, got {rgb_HWC.shape}")
         frame = cls.blank(rgb_HWC.shape[1], rgb_HWC.shape[0])
         for channel, plane in enumerate(frame.planes):
             np.left_shift(rgb_HWC[:, :, channel], 8, out=plane, dtype=np.uint16)

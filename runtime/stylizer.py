@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from stylize.runtime.decode import Decoder
 from stylize.runtime.device import Device
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
 from stylize.runtime.encode import EncodeOptions
-from stylize.runtime.errors import OptionError
+from stylize.runtime.errors import BackendError, OptionError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
 from stylize.runtime.finish import Finish, FinishOptions
 from stylize.runtime.frame import Frame, TimedPicture
@@ -84,6 +85,7 @@ class Stylizer:
         """
         self.artifact = model if isinstance(model, Artifact) else open_artifact(model)
         self.strength = strength
+        self._in_use, self._is_closed = threading.Lock(), False
         self._settings = {"strength": strength, "style_scale": style_scale, "style_mix": style_mix, "seed": seed}
         self._finish = Finish(strength=strength)
         self._style_scale = style_scale
@@ -131,11 +133,12 @@ class Stylizer:
             The same shape and type, a new array.
 
         Raises:
-            ValueError: another shape or type.
-            BackendError: the network failed.
+            ValueError: another shape or type, or frames without pixels.
+            BackendError: as `stylize`.
         """
         if frames_NHWC.ndim != 4:
-            raise ValueError(f"expected (N, H, W, 3), got {frames_NHWC.shape}")
+            hint = ": for one picture give frames[None]" if frames_NHWC.ndim == 3 else ""
+            raise ValueError(f"expected (N, H, W, 3), got {frames_NHWC.shape}{hint}")
         stylized_NHWC = np.empty_like(frames_NHWC)
         for source, target in zip(frames_NHWC, stylized_NHWC, strict=True):
             frame = Frame.from_array(source)
@@ -147,9 +150,25 @@ class Stylizer:
         """Replace the pixels of `frame` in place, as `finish` shows them; by default all at the own strength.
 
         Raises:
-            BackendError: the network failed.
+            BackendError: the network failed, this is closed, or another thread is using it.
         """
-        self._pass.stylize(frame, finish=finish or self._finish)
+        with self._held():
+            self._pass.stylize(frame, finish=finish or self._finish)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other threads away for as long as the block lasts."""
+        self._check_open()
+        if not self._in_use.acquire(blocking=False):
+            raise BackendError("one Stylizer serves one thread at a time, and another is using it: open one for each")
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise BackendError("this Stylizer is closed: open a new one")
 
     @property
     def device(self) -> Device | None:
@@ -172,9 +191,10 @@ class Stylizer:
         At most `num_in_flight` may be begun; complete them once each and in order.
 
         Raises:
-            BackendError: the network failed; completing raises it too.
+            BackendError: the network failed, or this is closed; completing raises it too.
         """
         assert isinstance(frame, Frame), "decoders make nothing else unless asked"
+        self._check_open()
         return self._pass.begin(frame, finish=finish or self._finish)
 
     def notes_on(self, info: VideoInfo) -> tuple[str, ...]:
@@ -185,7 +205,8 @@ class Stylizer:
         return (f"the model takes {fixed[0]}x{fixed[1]} only: it paints frames scaled down to that, enlarged again",)
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model; calling it again is harmless."""
+        self._is_closed = True
         self._runner.close()
 
     def __enter__(self) -> Self:
@@ -260,6 +281,7 @@ def stylize_video(
     encode = dataclasses.replace(encode, is_live=is_watched)
     facts = run_facts(source, model.facts, (selection or Selection(), encode, finish, resume)) if resume else {}
     with (
+        model._held(),
         made_in_thread(
             partial(Decoder, source, selection=selection, surface_gpu=_surface_gpu(model, target), is_live=live),
             discard=Decoder.close,
@@ -309,7 +331,7 @@ def stylize_video(
             )
 
         def show(frame: Frame) -> None:
-            model.stylize(frame, finish=finisher)
+            model._pass.stylize(frame, finish=finisher)
             finisher.settle(frame)
 
         logger.info("%s: %s", source, decoder.info)
