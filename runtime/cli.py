@@ -103,7 +103,7 @@ def run(
     resume_options = filled(ResumeOptions, values) if resume or gpus else None
     if resume_options and source in {DEMO, _NOISE}:
         raise OptionError(f"{'--resume' if resume else '--gpus'}: `{source}` is drawn anew each time; give a file")
-    if gpus and (values["gpu"] or live):
+    if gpus and (values["gpu"] is not None or live):
         raise OptionError(f"--gpus divides a file among several: drop {'--live' if live else '--gpu'}")
     artifact, note = open_artifact(model, input_range=input_range), ""
     with _drawn(artifact, source, noise_size=noise_size, seed=seed) as path:

@@ -209,7 +209,12 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
             show_default=True,
             help="What executes the network; auto: a GPU where driver and packages are there, else OpenVINO.",
         ),
-        click.Option(["--gpu"], metavar="N", type=click.IntRange(0), default=0, help="Which GPU, counted from 0."),
+        click.Option(
+            ["--gpu"],
+            metavar="N",
+            type=click.IntRange(0),
+            help="Which GPU, counted from 0.  [default: 0, where there is one]",
+        ),
         click.Option(["--gpus"], type=NUMBERS, help="Several GPUs, a part of the video each; implies --resume."),
         click.Option(
             ["--precision"],

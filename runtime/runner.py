@@ -160,12 +160,16 @@ def open_active_runner(
     backend: Backend = Backend.AUTO,
     num_threads: int = 0,
     precision: ComputePrecision = ComputePrecision.AUTO,
-    gpu: int = 0,
+    gpu: int | None = None,
 ) -> tuple[HostRunner, str]:
     """An active runner, and why it is not the fastest one; see `open_runner` for the rest.
 
     Where the choice is ours and the GPU does not start, for example without cuDNN, a CPU backend takes over.
+    A `gpu` that is named must be there, and no backend be asked for that uses none.
     """
+    if gpu is not None:
+        _check_gpu(gpu, backend)
+    gpu = gpu or 0
     chosen, reason = automatic_backend(artifact, gpu=gpu) if backend == Backend.AUTO else (backend, "")
     runner = open_runner(artifact, backend=chosen, num_threads=num_threads, precision=precision, gpu=gpu)
     try:
@@ -178,6 +182,22 @@ def open_active_runner(
         runner = open_runner(artifact, backend=chosen, num_threads=num_threads, precision=precision)
         runner.activate()
     return runner, reason
+
+
+def _check_gpu(gpu: int, backend: Backend) -> None:
+    """See that the GPU somebody named can be used.
+
+    Raises:
+        OptionError: the backend runs on the CPU.
+        BackendUnavailableError: there is no such GPU.
+    """
+    if backend not in GPU_BACKENDS | {Backend.AUTO}:
+        choices = ", ".join(sorted(GPU_BACKENDS))
+        raise OptionError(f"--gpu {gpu}: {backend} runs on the CPU; choose one of {choices}, or drop --gpu")
+    try:
+        find_gpu(gpu)
+    except BackendUnavailableError as error:
+        raise BackendUnavailableError(f"--gpu {gpu}: {error}; without --gpu the network runs on the CPU") from error
 
 
 def automatic_backend(artifact: Artifact | None = None, *, gpu: int = 0) -> tuple[Backend, str]:

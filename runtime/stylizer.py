@@ -57,7 +57,7 @@ class Stylizer:
         backend: Backend = Backend.AUTO,
         num_threads: int = 0,
         precision: ComputePrecision = ComputePrecision.AUTO,
-        gpu: int = 0,
+        gpu: int | None = None,
         strength: float = 1.0,
         style_scale: float = 1.0,
         style_mix: str | Sequence[float] | StyleMix | None = None,
@@ -70,7 +70,7 @@ class Stylizer:
             backend: what executes the network.
             num_threads: threads for the network; 0 leaves the choice to the backend.
             precision: what the network is computed in.
-            gpu: number of the GPU, for backends that use one.
+            gpu: number of the GPU; None for the first, where the backend uses one.
             strength: 0 shows the source, 1 the style, in between a blend.
             style_scale: size of the picture the network sees over that of the frame; below 1 strokes grow.
             style_mix: shares of the styles of a model of several, as numbers in its order; or text such as
@@ -79,8 +79,8 @@ class Stylizer:
 
         Raises:
             ArtifactError: no such file or style, or not a model.
-            BackendUnavailableError: the backend's package is missing, or the CPU lacks the precision.
-            OptionError: strength outside [0, 1], a style scale or mix this model or a precision this backend
+            BackendUnavailableError: the backend's package or that GPU is missing, or the CPU lacks the precision.
+            OptionError: strength outside [0, 1], a style scale or mix this model or a precision or GPU this backend
                 cannot have.
         """
         self.artifact = model if isinstance(model, Artifact) else open_artifact(model)

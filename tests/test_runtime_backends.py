@@ -146,6 +146,21 @@ def test_rejects_a_missing_backend(
         open_runner(open_artifact(network), backend=backend)
 
 
+@pytest.mark.parametrize("backend", [*BACKENDS, Backend.AUTO])
+def test_rejects_a_named_gpu_that_would_not_be_used(
+    backend: Backend, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylize.runtime.gpu._LIBRARY", "libno-such-driver.so")
+    with pytest.raises(
+        (OptionError, BackendUnavailableError), match=r"^--gpu 0: .*(without --gpu|or drop --gpu$)"
+    ) as got:
+        Stylizer(network, backend=backend, gpu=0)
+    reason = "no NVIDIA driver" if backend == Backend.AUTO else f"{backend} runs on the CPU"
+    assert reason in str(got.value)
+    with Stylizer(network, backend=backend) as stylizer:
+        assert "CPU" in stylizer.backend
+
+
 def test_rejects_bf16_on_onnxruntime(network: Path) -> None:
     with pytest.raises(OptionError, match="--backend openvino or --precision fp32"):
         open_runner(open_artifact(network), backend=Backend.ONNXRUNTIME, precision=ComputePrecision.BF16)
