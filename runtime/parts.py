@@ -27,13 +27,13 @@ from stylize.runtime.errors import BackendError, InputMediaError, OptionError, S
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.gpu import find_gpu
 from stylize.runtime.pipeline import StageSeconds
-from stylize.runtime.render import join_folder, open_output
+from stylize.runtime.render import join_folder, open_output, reject_same
 from stylize.runtime.report import RunReport
 from stylize.runtime.resume import Part, ResumeFolder, ResumeOptions, folder_of, run_facts
 from stylize.runtime.runner import GPU_BACKENDS, Backend, automatic_backend
 from stylize.runtime.segment_file import SegmentRecord, read_record
 from stylize.runtime.selection import Selection
-from stylize.runtime.stylizer import Stylizer, reject_same, stylize_video
+from stylize.runtime.stylizer import Stylizer, stylize_video
 
 __all__ = ["Worker", "gpu_workers", "stylize_in_parts"]
 

@@ -23,7 +23,16 @@ from stylize.runtime.still import STILL_SUFFIXES, still_description, write_still
 from stylize.runtime.stream_output import StreamOutput
 from stylize.runtime.surface_render import SurfaceSink
 
-__all__ = ["Result", "join_folder", "open_output", "render_pictures", "render_segments", "render_still", "render_video"]
+__all__ = [
+    "Result",
+    "join_folder",
+    "open_output",
+    "reject_same",
+    "render_pictures",
+    "render_segments",
+    "render_still",
+    "render_video",
+]
 
 
 class Run(Protocol):
@@ -44,6 +53,27 @@ class Result:
     """What was guessed, changed or left out."""
     problems: tuple[str, ...]
     """Damage in the source."""
+
+
+def reject_same(source: str | Path, target: str | Path) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        OptionError: the target is the source, or one of its pictures would be.
+    """
+    read, target = Path(source), Path(target)
+    if target.exists() and read.exists() and target.samefile(read):
+        raise OptionError(f"{target} is the input itself: choose another output")
+    reads_pictures = read.is_dir() or (number_pattern(read) is not None and not read.exists())
+    if reads_pictures and _is_sequence(target) and target.parent.exists():
+        folder = read if read.is_dir() else read.parent
+        if folder.exists() and folder.samefile(target.parent):
+            raise OptionError(f"{target} would be written among the pictures read: choose another folder")
+
+
+def _is_sequence(target: Path) -> bool:
+    """Whether a video becomes numbered pictures under this name."""
+    return target.suffix.lower() in STILL_SUFFIXES and number_pattern(target) is not None
 
 
 def open_output(
@@ -73,7 +103,7 @@ def open_output(
         if is_still or target.suffix.lower() == ".gif":
             raise OptionError(f"--resume: {target} is no video file of segments; choose .mp4, .mkv, .mov or .webm")
         return ResumeFolder(target, facts, resume)
-    if is_still and number_pattern(target) and not decoder.is_picture:
+    if _is_sequence(target) and not decoder.is_picture:
         return PictureSequence(target, repeats_frames=decoder.info.is_resampled)
     return PartialFile(target)
 

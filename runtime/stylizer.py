@@ -30,19 +30,26 @@ from stylize.runtime.network_pass import NetworkPass
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.picture_sequence import PictureSequence
 from stylize.runtime.pipeline import StageSeconds, run_pipeline
-from stylize.runtime.render import open_output, render_pictures, render_segments, render_still, render_video
+from stylize.runtime.render import (
+    open_output,
+    reject_same,
+    render_pictures,
+    render_segments,
+    render_still,
+    render_video,
+)
 from stylize.runtime.report import RunReport
 from stylize.runtime.resume import ResumeFolder, ResumeOptions, run_facts
 from stylize.runtime.runner import Backend, ComputePrecision, open_active_runner
 from stylize.runtime.selection import Item, Selection
-from stylize.runtime.source import PIPE, is_live, number_pattern
+from stylize.runtime.source import PIPE, is_live
 from stylize.runtime.still import STILL_SUFFIXES
 from stylize.runtime.stream_output import StreamOutput
 from stylize.runtime.surface_render import SurfaceRender, SurfaceSink, surface_session
 from stylize.runtime.unattended import made_in_thread
 from stylize.runtime.video_info import VideoInfo
 
-__all__ = ["Stylizer", "reject_same", "stylize_video"]
+__all__ = ["Stylizer", "stylize_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -385,14 +392,3 @@ def _surface_gpu(model: Stylizer, target: str | Path) -> int | None:
     if session is None or Path(target).suffix.lower() in STILL_SUFFIXES:
         return None
     return session.device.dlpack_device[1]
-
-
-def reject_same(source: str | Path, target: str | Path) -> None:
-    """Refuse to write over what is read."""
-    read, target = Path(source), Path(target)
-    if target.exists() and read.exists() and target.samefile(read):
-        raise OptionError(f"{target} is the input itself: choose another output")
-    if number_pattern(target) and (read.is_dir() or number_pattern(read)) and target.parent.exists():
-        folder = read if read.is_dir() else read.parent
-        if folder.exists() and folder.samefile(target.parent):
-            raise OptionError(f"{target} would be written among the pictures read: choose another folder")

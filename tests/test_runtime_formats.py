@@ -14,7 +14,7 @@ from helpers.clips import ClipSpec, frame_number, frame_times, numbered_frame, r
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, Selection, stylize_video
 from stylize.runtime.decode import Decoder
-from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
+from stylize.runtime.errors import BackendError, InputMediaError, OptionError, OutputMediaError
 from stylize.runtime.frame import Frame
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.still import write_still
@@ -153,12 +153,34 @@ def test_damaged_picture_is_left_out_and_said(index: int, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("pattern", "first"), [("%04d.png", "0001.png"), ("a%d.jpg", "a1.jpg")])
 def test_numbered_pictures_out(pattern: str, first: str, identity: Path, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mkv", ClipSpec(sound_start_seconds=0.0))
-    (tmp_path / "out").mkdir()
     report = stylize_video(identity, source, tmp_path / "out" / pattern)
     files = sorted((tmp_path / "out").iterdir(), key=lambda path: (len(path.name), path.name))
     assert files[0].name == first
     assert [frame_number(read_frames(path)[0]) for path in files] == list(range(10))
     assert "audio track 1 left out: pictures hold none" in report.notes
+
+
+def test_folder_of_pictures_is_made_with_the_first_one(identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=(0, 1)))
+    broken = write_affine(tmp_path / "broken.onnx", scale=float("nan"))
+    files = set(tmp_path.iterdir())
+    with pytest.raises(BackendError, match="NaN"):
+        stylize_video(broken, source, tmp_path / "out" / "%d.png")
+    for target in (tmp_path / "missing" / "out" / "%d.png", source / "%d.png"):
+        with pytest.raises(OutputMediaError, match=r"no such folder: .*(missing|in\.mp4)$"):
+            stylize_video(identity, source, target)
+    assert set(tmp_path.iterdir()) == files
+    stylize_video(identity, source, tmp_path / "out" / "%d.png")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"1.png", "2.png"}
+
+
+def test_videos_whose_names_look_numbered_are_videos(identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "a%03d.mp4")
+    assert stylize_video(identity, source, tmp_path / "b%03d.mp4").num_frames == 10
+    assert len(read_frames(tmp_path / "b%03d.mp4")) == 10
+    assert stylize_video(identity, source, tmp_path / "b%03d.png").num_frames == 10
+    with pytest.raises(OptionError, match="is the input itself"):
+        stylize_video(identity, source, source)
 
 
 def test_pictures_to_pictures(identity: Path, tmp_path: Path) -> None:
@@ -169,8 +191,6 @@ def test_pictures_to_pictures(identity: Path, tmp_path: Path) -> None:
     assert numbers == [0, 0, 1, 1, 2, 2]
     with pytest.raises(OptionError, match="among the pictures read"):
         stylize_video(identity, folder, folder / "%d.png")
-    with pytest.raises(OutputMediaError, match="no such folder"):
-        stylize_video(identity, folder, tmp_path / "missing" / "%d.png")
 
 
 def test_gif_out_and_in(identity: Path, tmp_path: Path) -> None:
