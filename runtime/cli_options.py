@@ -173,7 +173,10 @@ OPTIONS: Final[dict[str, tuple[click.Option, ...]]] = {
     "Encoding": (
         click.Option(["--codec"], metavar="NAME", help="FFmpeg video encoder.  [default: libx264]"),
         click.Option(
-            ["--crf"], type=float, help="Constant quality, lower is better.  [default: 17 for libx264, 22 for libx265]"
+            ["--crf"],
+            type=float,
+            help="Constant quality, lower is better.  [default: 17 for libx264, 22 for libx265, 20 for libsvtav1, "
+            "23 for libvpx-vp9]",
         ),
         click.Option(
             ["--preset"],

@@ -42,21 +42,26 @@ _DEFAULT_OPTIONS: Final = {
     "libx264": {"crf": "17", "preset": "veryfast"},
     # Of x265 28 looks like x264's 23 (trac.ffmpeg.org/wiki/Encode/H.265), so 22 as 17. It prints past every log.
     "libx265": {"crf": "22", "x265-params": "log-level=error"},
+    # As near as x264 at 17 to two stylized clips in luma, by PSNR and SSIM (docs/performance.md). The encoders' own
+    # choices lose 3 to 5 dB more.
+    "libsvtav1": {"crf": "20"},
+    "libvpx-vp9": {"crf": "23"},
     # Constant quality on scales that resemble those of x264, x265 and SVT-AV1; not measured on a GPU yet. Without it
     # all three keep to 2 Mbit/s.
     "h264_nvenc": {"rc": "vbr", "cq": "19"},
     "hevc_nvenc": {"rc": "vbr", "cq": "23"},
     "av1_nvenc": {"rc": "vbr", "cq": "30"},
 }
-# Over them for who is watching: no frame waits for later ones. A connection holds less than a disk: crf of x264's own.
+# Over them for who is watching: no frame waits for later ones. A connection holds less than a disk: crf of their own.
 _LIVE_OPTIONS: Final = {
     "libx264": {"crf": "23", "tune": "zerolatency"},
     "libx265": {"crf": "28", "tune": "zerolatency"},
-    "libsvtav1": {"svtav1-params": "pred-struct=1"},  # low delay
-    "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
+    "libsvtav1": {"crf": "35", "svtav1-params": "pred-struct=1"},  # low delay
+    "libvpx-vp9": {"crf": "31", "deadline": "realtime", "lag-in-frames": "0"},
     # Key pictures at which one can join: what NVENC makes of one asked for is only a picture without references.
     **{name: {"zerolatency": "1", "delay": "0", "forced-idr": "1"} for name in NVENC_OF.values()},
 }
+_RATE_OPTIONS: Final = frozenset({"b", "qp"})
 _KEY_PICTURE: Final = 1  # AV_PICTURE_TYPE_I
 _KEY_DISTANCE_SECONDS: Final = 2  # what streaming services ask for
 # What its engine reads of pictures in the GPU's memory, beside the names under which files hold the same.
@@ -71,7 +76,8 @@ class EncodeOptions:
     codec: str | None = None
     """FFmpeg's encoder name; by default libx264, or what the container needs."""
     crf: float | None = None
-    """Constant quality, lower is better; by default 17 for libx264, 22 for libx265, else the encoder's own."""
+    """Constant quality, lower is better; by default 17 for libx264 and the like for x265, SVT-AV1 and VP9, else the
+    encoder's own; none where the encoder options have a bit rate (`b`) or a quantizer (`qp`)."""
     preset: str | None = None
     """Speed against size, in the encoder's own words; by default veryfast for libx264, else its own."""
     pix_fmt: str | None = None
@@ -329,7 +335,10 @@ class VideoEncoder:
                 hint = f"; did you mean {', '.join(close)}?" if close else ""
                 raise OptionError(f"--encoder-option {key}: the encoder {codec.name} has no such option{hint}")
         live = _LIVE_OPTIONS.get(codec.name, {}) if self._options.is_live else {}
-        options = _DEFAULT_OPTIONS.get(codec.name, {}) | live | options | dict(self._options.encoder_options)
+        defaults, others = _DEFAULT_OPTIONS.get(codec.name, {}) | live, dict(self._options.encoder_options)
+        if not _RATE_OPTIONS.isdisjoint(others):
+            defaults.pop("crf", None)  # it would win over them
+        options = defaults | options | others
         if self._surface_gpu is not None and codec.name in NVENC_OF.values():
             options.setdefault("gpu", str(self._surface_gpu))
         if self._info.hdr_metadata and codec.name == "libx265":

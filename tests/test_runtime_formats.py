@@ -79,6 +79,37 @@ def test_codecs_keep_frames_times_and_order(
     assert report.encoder == f"{codec}, {pix_fmt}"
 
 
+@pytest.mark.parametrize(
+    ("codec", "asked", "is_live", "crf"),
+    [
+        ("libx264", (), False, "17"),
+        ("libsvtav1", (), False, "20"),
+        ("libsvtav1", (), True, "35"),
+        ("libvpx-vp9", (), False, "23"),
+        ("libvpx-vp9", (("b", "2M"),), False, None),
+        ("libsvtav1", (("qp", "40"),), False, None),
+        ("libx264", (("b", "2M"),), True, None),
+    ],
+)
+def test_default_quality_unless_a_rate_is_given(
+    codec: str, asked: tuple[tuple[str, str], ...], is_live: bool, crf: str | None
+) -> None:
+    info = VideoInfo(
+        width=64,
+        height=48,
+        time_base=Fraction(1, 25),
+        frame_rate=Fraction(25),
+        color=SDR_COLOR,
+        decoder="",
+        pix_fmt="yuv420p",
+    )
+    with av.open(BytesIO(), "w", format="matroska") as container:
+        options = EncodeOptions(codec=codec, encoder_options=asked, is_live=is_live)
+        stream = VideoEncoder(container, info=info, options=options, target="o.mkv").stream
+        assert stream.options.get("crf") == crf
+        assert dict(asked).items() <= stream.options.items()
+
+
 def test_encoder_options_reach_the_encoder(identity: Path, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(20)))
     options = EncodeOptions(encoder_options=(("g", "5"), ("x264-params", "scenecut=0")))
