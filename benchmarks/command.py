@@ -160,8 +160,10 @@ def bench(
         console.print(comparison_table(outcome.results, old))
     if json_path is not None:
         write_results(json_path, outcome.results)
+        click.echo(f"{json_path}: the results, for --compare", err=True)
     if report_path is not None:
         write_report(report_path, outcome)
+        click.echo(f"{report_path}: the page, for a browser", err=True)
 
 
 def _steady(asked: float | None, *, has_choice: bool) -> float:

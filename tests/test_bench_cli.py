@@ -96,6 +96,10 @@ def test_the_table_goes_to_standard_output(measured: tuple[Result, Path]) -> Non
         assert text in output
 
 
+def test_what_was_written_is_said(measured: tuple[Result, Path]) -> None:
+    assert measured[0].stderr == f"{measured[1]}: the results, for --compare\n"
+
+
 def test_compare_prints_ratios_to_an_earlier_run(measured: tuple[Result, Path], folder: Path) -> None:
     old = json.loads(measured[1].read_text())
     for row in old["speed"]:
