@@ -14,7 +14,7 @@ import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
-from stylize.runtime.errors import InputMediaError
+from stylize.runtime.errors import InputMediaError, OptionError
 from stylize.runtime.selection import Selection
 from stylize.runtime.still import STILL_SUFFIXES
 
@@ -94,12 +94,18 @@ def open_source(
 
     Raises:
         InputMediaError: missing, unreadable or not media.
+        OptionError: options for pictures.
     """
     address, scheme, options = str(source), scheme_of(source), dict(options or {})
     is_pipe = address == PIPE
     # An absolute path cannot be mistaken for a protocol, however many colons its name has.
     name = "pipe:0" if is_pipe else address if scheme else str(Path(address).absolute())
     device: str | None = None
+    asked = ", ".join(options)
+    # PyAV does not tell which of them FFmpeg took.
+    unchecked = (
+        [f"--input-option {asked}: names that FFmpeg does not know for this input have no effect"] if asked else []
+    )
     notes: list[str] = []
     if scheme == "camera":
         device, name, options = _camera(address, options)
@@ -107,6 +113,8 @@ def open_source(
         if not scheme and not is_pipe:
             pictures, notes = _pictures(Path(name), source)
             if pictures:
+                if asked:
+                    raise OptionError(f"--input-option {asked}: numbered pictures and folders take none; drop it")
                 notes.append(f"{len(pictures)} pictures are shown at {float(picture_rate):g} per second")
                 return Source(_open_list(pictures, picture_rate), notes)
             if picture_rate != Selection.picture_rate:
@@ -123,7 +131,7 @@ def open_source(
             timeout = _LISTENING_TIMEOUT_SECONDS if waits else _LIVE_TIMEOUT_SECONDS
         return Source(
             av.open(name, format=device, options=options, metadata_errors="replace", timeout=timeout, hwaccel=hwaccel),
-            notes,
+            notes + unchecked,
         )
     except av.FileNotFoundError as error:
         raise InputMediaError(source, _missing(scheme, name)) from error

@@ -110,6 +110,14 @@ def test_default_quality_unless_a_rate_is_given(
         assert dict(asked).items() <= stream.options.items()
 
 
+def test_input_options_are_said_to_be_unchecked(tmp_path: Path) -> None:
+    selection = Selection(input_options=(("foo", "1"),))
+    with Decoder(write_clip(tmp_path / "in.mp4"), selection=selection) as decoder:
+        assert "--input-option foo: names that FFmpeg does not know for this input have no effect" in decoder.notes
+    with pytest.raises(OptionError, match=r"--input-option foo: numbered pictures and folders take none"):
+        Decoder(write_pictures(tmp_path / "in", {"1.png": 1}), selection=selection)
+
+
 def test_encoder_options_reach_the_encoder(identity: Path, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(20)))
     options = EncodeOptions(encoder_options=(("g", "5"), ("x264-params", "scenecut=0")))
