@@ -1,10 +1,12 @@
 """Which part of a video is rendered, at what rate and size."""
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from itertools import chain
 from math import floor
 from typing import Any, Final, TypeAlias
 
@@ -14,7 +16,7 @@ from av.stream import Stream
 from stylize.runtime.errors import OptionError
 from stylize.runtime.frame import TimedPicture
 
-__all__ = ["Cut", "Hdr", "Item", "Selection", "resampled", "seconds_from_text"]
+__all__ = ["Cut", "Hdr", "Item", "Selection", "behind", "resampled", "seconds_from_text"]
 
 Item: TypeAlias = "TimedPicture | Packet[Stream]"
 """What a decoder yields: a picture to stylize, or a packet of another stream to copy."""
@@ -224,6 +226,22 @@ def resampled(items: Iterable[Item], rate: Fraction) -> Iterator[Item]:
     if waiting is not None and (waiting.duration > 0 or not has_any):
         waiting.set_time(waiting.pts, duration=max(1, waiting.duration), time_base=1 / rate)
         yield waiting
+
+
+def behind(last: Fraction, items: Iterator[Item], *, num_again: int) -> Iterator[Item] | None:
+    """What comes after the frame shown at `last` seconds; None where no frame is shown just then.
+
+    The latest `num_again` frames up to and with that one come first, as far as there are; packets before it never.
+    """
+    again: deque[Item] = deque(maxlen=num_again)
+    for frame in items:
+        if not isinstance(frame, TimedPicture):
+            continue
+        again.append(frame)
+        seconds = frame.pts * frame.time_base
+        if seconds >= last:
+            return chain(again, items) if seconds == last else None
+    return None
 
 
 def seconds_from_text(text: str) -> Fraction:
