@@ -175,8 +175,11 @@ def test_second_run_at_once_is_refused(stylizer: Stylizer, tmp_path: Path) -> No
 
     def run_another(done: int, _total: int | None) -> None:
         if done == 15:
-            with pytest.raises(OptionError, match=r"\.out\.mp4\.resume: another run is at work there") as caught:
-                render(stylizer, case, tmp_path, "out.mp4")
+            with (
+                Stylizer(stylizer.artifact) as another,
+                pytest.raises(OptionError, match=r"\.out\.mp4\.resume: another run is at work there") as caught,
+            ):
+                render(another, case, tmp_path, "out.mp4")
             refusals.append(str(caught.value))
 
     stylize_video(stylizer, tmp_path / "in.mp4", tmp_path / "out.mp4", resume=SEGMENTS, on_progress=run_another)
