@@ -216,7 +216,8 @@ def _save_timing_cache(config: Any, path: Path) -> None:  # noqa: ANN401
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(bytes(config.get_timing_cache().serialize()))
+        timing_cache = config.get_timing_cache()
+        partial.write_bytes(bytes(timing_cache.serialize()))
         partial.replace(path)
     except OSError as error:
         logger.warning("%s: the timing cache cannot be written: %s", path, error.strerror)

@@ -78,6 +78,9 @@ class TensorRTRunner(Runner[DeviceTensor]):
             self._trt = trt = import_tensorrt(self._builder)
             self._logger = collecting_logger(trt)
             trt_runtime = trt.Runtime(self._logger)
+            # An engine for later versions brings TensorRT's lean runtime along, code that is loaded into this process.
+            plan = self.artifact.plan
+            trt_runtime.engine_host_code_allowed = plan is not None and plan.header.is_version_compatible
             self._engine = trt_runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
                 raise ArtifactError(self.artifact.path, f"the engine inside cannot be loaded: {self._reason()}")

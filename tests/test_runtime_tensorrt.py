@@ -3,12 +3,10 @@
 Loading an engine needs a GPU (tests/gpu); building one with TensorRT-RTX does not.
 """
 
-import ast
 import dataclasses
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +17,7 @@ import pytest
 
 from helpers.host_device import HostDevice, array_at
 from helpers.networks import write_affine
+from helpers.tensorrt_api import Api, Use, complaint, rtx_api, tensorrt_api, uses_in
 from stylize import runtime
 from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.contract import ModelContract
@@ -32,49 +31,73 @@ from stylize.runtime.runner_tensorrt import TensorRTRunner
 RTX_4090 = Gpu(index=0, name="NVIDIA GeForce RTX 4090", compute_capability="8.9")
 PROFILE = EngineProfile(min=(1, 3, 64, 64), opt=(1, 3, 64, 64), max=(1, 3, 128, 128))
 
-# Which class of the module a name in the runner's source stands for.
-CLASSES = {
+FOLDER = Path(runtime.__file__).parent
+MODULE = {"trt": ""}
+RUNNER = MODULE | {
     "trt_runtime": "Runtime",
-    "_engine": "ICudaEngine",
     "engine": "ICudaEngine",
-    "_context": "IExecutionContext",
     "context": "IExecutionContext",
     "runtime_config": "IRuntimeConfig",
 }
+BUILDER = MODULE | {
+    "trt_builder": "Builder",
+    "network": "INetworkDefinition",
+    "config": "IBuilderConfig",
+    "parser": "OnnxParser",
+    "parser_error": "ParserError",
+    "trt_profile": "IOptimizationProfile",
+    "tensor": "ITensor",
+    "timing_cache": "ITimingCache",
+}
+# One flavour has what the other does not: graphs recorded inside and targets; hardware to be compatible with.
+RTX_ONLY = {"CudaGraphStrategy", "cuda_graph_strategy", "WHOLE_GRAPH_CAPTURE", "ComputeCapability"} | {
+    "num_compute_capabilities",
+    "set_compute_capability",
+}
 
 
-def calls_of(path: Path) -> Iterator[tuple[str, str, int | None]]:
-    """(class or "", attribute, number of arguments or None where it is only read) of everything TensorRT's."""
-    tree = ast.parse(path.read_text())
-    called = {
-        id(node.func): len(node.args) + len(node.keywords) for node in ast.walk(tree) if isinstance(node, ast.Call)
-    }
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute):
-            continue
-        owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
-        if owner in CLASSES:
-            yield CLASSES[owner], node.attr, called.get(id(node))
-        elif owner in {"trt", "_trt"}:
-            yield "", node.attr, called.get(id(node))
-        elif owner in {"TensorIOMode", "DataType", "ILogger", "CudaGraphStrategy"}:
-            yield owner, node.attr, None
+@pytest.fixture(scope="module", params=["tensorrt", "tensorrt_rtx"])
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    return rtx_api() if request.param == "tensorrt_rtx" else tensorrt_api(tmp_path_factory.mktemp("libraries"))
 
 
-def test_every_call_of_the_runner_is_one_of_the_real_module() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
-    calls = sorted(set(calls_of(Path(runtime.__file__).parent / "runner_tensorrt.py")), key=str)
-    assert len(calls) > 20, "the walk finds what the runner calls"
-    for class_name, attribute, num_arguments in calls:
-        owner = getattr(trt, class_name) if class_name else trt
-        assert hasattr(owner, attribute), f"{class_name}.{attribute}"
-        if num_arguments is None or not class_name:
-            continue
-        documented = getattr(owner, attribute).__doc__
-        signatures = re.findall(rf"{attribute}\((self[^)]*)\) ->", documented)
-        assert signatures, documented
-        counts = [(text.count(": ") - 1 - text.count(" = "), text.count(": ") - 1) for text in signatures]
-        assert any(least <= num_arguments <= most for least, most in counts), f"{class_name}.{attribute}: {signatures}"
+@pytest.mark.parametrize(
+    ("source", "classes", "least"),
+    [("runner_tensorrt.py", RUNNER, 25), ("engine_from_onnx.py", BUILDER, 35), ("tensorrt_module.py", MODULE, 3)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_use_of_tensorrt_is_one_that_the_real_module_takes(
+    api: Api, source: str, classes: dict[str, str], least: int
+) -> None:
+    uses = uses_in(FOLDER / source, classes)
+    assert len(uses) >= least, "the walk finds what the source calls"
+    is_rtx = "CudaGraphStrategy" in api
+    common = [use for use in uses if is_rtx or RTX_ONLY.isdisjoint({use.owner, use.name})]
+    assert [text for use in common if (text := complaint(api, use))] == []
+
+
+def test_what_tensorrt_calls_back_and_its_modes_by_name_are_those_of_the_real_module(api: Api) -> None:
+    for name in ("NONE", "SAME_COMPUTE_CAPABILITY", "AMPERE_PLUS"):  # PlanHeader.hardware_compatibility
+        assert name in api["HardwareCompatibilityLevel"]
+    assert "phase_name: str, parent_phase: str" in api["IProgressMonitor"]["phase_start"]
+    assert "phase_name: str, step: " in api["IProgressMonitor"]["step_complete"]
+    assert "phase_finish" in api["IProgressMonitor"]
+    assert re.search(r"severity: .*, msg: str", api["ILogger"]["log"])
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (Use("Runtime", "deserialize_engine"), "does not exist"),
+        (Use("", "CudaRuntime", 1), "does not exist"),
+        (Use("IBuilderConfig", "set_timing_cache", 1), "not 1"),
+        (Use("IBuilderConfig", "set_timing_cache", 2, ("ignore_mismatches",)), "ignore_mismatches"),
+        (Use("IExecutionContext", "execute_async_v3", 2), "not 2"),
+        (Use("", "OnnxParser", 1), "not 1"),
+    ],
+)
+def test_wrong_uses_of_tensorrt_are_noticed(api: Api, use: Use, message: str) -> None:
+    assert message in complaint(api, use)
 
 
 @pytest.fixture
@@ -205,6 +228,39 @@ def test_size_the_engine_was_not_built_for_is_one_line(plan: Path) -> None:
     tensor = DeviceTensor(4096, (1, 3, 720, 1280), "fp32")
     with pytest.raises(BackendError, match=r"takes 64x64 to 128x128 pixels, this needs 1280x720: build it with other"):
         stand_in.runner.enqueue(tensor, target=tensor, cuda_stream=7)
+
+
+@pytest.mark.parametrize("is_portable", [True, False])
+def test_only_an_engine_for_later_versions_may_bring_code_along(
+    is_portable: bool, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT refuses to load a version-compatible engine otherwise; it includes the lean runtime."""
+    allowed: list[bool] = []
+
+    class Runtime:
+        engine_host_code_allowed = False  # as it is in TensorRT
+
+        def __init__(self, _logger: object) -> None: ...
+
+        def deserialize_cuda_engine(self, _engine: bytes) -> None:
+            allowed.append(self.engine_host_code_allowed)
+
+    module = SimpleNamespace(__version__="11.4.0.106", Runtime=Runtime, ILogger=object)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    read = read_plan(plan)
+    header = dataclasses.replace(
+        read.header,
+        builder="tensorrt",
+        builder_version="11.0.0.114" if is_portable else module.__version__,
+        gpu=RTX_4090.name,
+        compute_capabilities=("8.9",),
+        is_version_compatible=is_portable,
+    )
+    write_plan(plan, header, onnx=read.read_onnx(), engine=b"ftrt")
+    stand_in = StandIn(open_artifact(plan))
+    with pytest.raises(ArtifactError, match="the engine inside cannot be loaded: it gives no reason"):
+        stand_in.runner.activate()
+    assert allowed == [is_portable]
 
 
 def engine_of(tensors: dict[str, tuple[str, str, tuple[int, ...]]]) -> SimpleNamespace:
