@@ -1,7 +1,7 @@
 """The clip a run measures on: the demo clip or the user's file, cut and sized as asked for."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,8 @@ _TIME_BASE = Fraction(1, CLIP_RATE_HZ)
 _BT709 = 1
 # The demo clip's pan starts slowly; from here on it moves.
 _DEMO_START = 30
+# How far ahead of its turn a packet may stand: H.264 and HEVC hold back 16 frames at most.
+_MAX_REORDERED = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def prepare_clip(source: Path | None, folder: Path, *, size_px: tuple[int, int] 
         source: the user's video, None for the demo clip.
         folder: where to put the clip.
         size_px: (width, height), None for the source's own.
-        num_frames: how many frames at most.
+        num_frames: how many frames; a file that is cut may keep a few more, see `cut_clip`, or have fewer.
 
     Raises:
         InputMediaError: the source cannot be read.
@@ -123,7 +125,8 @@ def cut_clip(source: Path, target: Path, *, num_frames: int) -> None:
     Args:
         source: any video.
         target: a Matroska file to write.
-        num_frames: packets to copy; in decoding order, so all of them can be decoded.
+        num_frames: at least so many; a few more where frames between those copied would be missing else, since
+            packets stand in the order of decoding.
 
     Raises:
         InputMediaError: the source has no video, or cannot be read.
@@ -135,11 +138,21 @@ def cut_clip(source: Path, target: Path, *, num_frames: int) -> None:
             video = reader.streams.video[0]
             copy = writer.add_stream_from_template(video)
             packets = (packet for packet in reader.demux(video) if packet.size)
-            for packet in itertools.islice(packets, num_frames):
+            ahead = list(itertools.islice(packets, num_frames + _MAX_REORDERED))
+            for packet in ahead[: _length_without_gap([packet.pts for packet in ahead], num_frames)]:
                 packet.stream = copy
                 writer.mux(packet)
     except av.FFmpegError as error:
         raise InputMediaError(source, f"cannot be cut: {error.strerror}") from error
+
+
+def _length_without_gap(times: Sequence[int | None], num_frames: int) -> int:
+    """The least length from `num_frames` on of which nothing that follows is shown in between."""
+    known = [time for time in times if time is not None]
+    if len(known) < len(times):
+        return num_frames
+    lengths = range(num_frames, len(known))
+    return next((length for length in lengths if max(known[:length]) < min(known[length:])), len(known))
 
 
 def read_frames(

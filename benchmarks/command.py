@@ -22,6 +22,7 @@ from stylize.benchmarks.speed import SpeedOptions
 from stylize.benchmarks.tables import comparison_table, results_tables
 from stylize.runtime.artifact import builtin_styles, open_artifact
 from stylize.runtime.errors import OptionError
+from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.runner import Backend, ComputePrecision, automatic_backend
 from stylize.runtime.stylizer import Stylizer
 
@@ -121,6 +122,9 @@ def bench(
     frame and its share of the machine's measured matrix product rate. All figures: docs/benchmarks.md.
     """
     old = None if old_path is None else read_results(old_path)
+    for path in filter(None, (json_path, report_path)):
+        with PartialFile(path):  # what cannot be written is said now, not after minutes of measuring
+            pass
     options = BenchOptions(
         clip=clip,
         size_px=size_px,

@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 
 from stylize.benchmarks.temporal import Clip, FloatArray, unit_frame, warp_backward
 
-__all__ = ["JitterFigures", "jitter_figures", "noisy_still"]
+__all__ = ["SMALLEST_SIDE_PX", "JitterFigures", "can_be_shifted", "jitter_figures", "noisy_still"]
 
 # Four code values: the noise of a decent camera indoors, and of H.264 at medium quality.
 _NOISE_SIGMA = 4 / 255
 _LIGHT_STEP = 4 / 255
 _NUM_FRAMES = 4  # of the noise and light clips
+# Sixteen pixels: the reach of the border padding and of the wrapped column in shallow networks.
+_BORDER_PX = 16
+_INNER = slice(_BORDER_PX, -_BORDER_PX)
+
+SMALLEST_SIDE_PX = 3 * _BORDER_PX
+"""Of a picture that can be measured on."""
 
 Model = Callable[[NDArray[np.uint8]], Clip]
 """From (T, H, W, 3) uint8 RGB to the stylized clip of the same shape, every frame on its own."""
@@ -65,17 +71,24 @@ def _changes(clip: Clip) -> float:
     return float(np.sqrt(np.mean(squared)))
 
 
+def _shifted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.roll(picture, -1, axis=1)
+
+
+def can_be_shifted(picture: NDArray[np.uint8]) -> bool:
+    """Whether a shift by one pixel changes a picture: not so a black one."""
+    return not np.array_equal(_shifted(picture)[_INNER, _INNER], picture[_INNER, _INNER])
+
+
 def _shift_ratio(picture: NDArray[np.uint8], model: Model) -> float:
     """Columns on the right border are left out: what enters there is not known."""
-    shifted = np.roll(picture, -1, axis=1)
+    shifted = _shifted(picture)
     original, moved = (unit_frame(frame) for frame in model(np.stack([picture, shifted])))
     flow_px = np.zeros((*picture.shape[:2], 2), np.float32)
     flow_px[..., 0] = -1
     returned = warp_backward(moved, flow_px)
-    # Sixteen pixels: the reach of the border padding and of the wrapped column in shallow networks.
-    inner = slice(16, -16)
-    source_change = _rms_change(unit_frame(shifted)[inner, inner], unit_frame(picture)[inner, inner])
-    return _rms_change(returned[inner, inner], original[inner, inner]) / source_change
+    source_change = _rms_change(unit_frame(shifted)[_INNER, _INNER], unit_frame(picture)[_INNER, _INNER])
+    return _rms_change(returned[_INNER, _INNER], original[_INNER, _INNER]) / source_change
 
 
 def jitter_figures(picture: NDArray[np.uint8], model: Model) -> JitterFigures:
@@ -88,9 +101,12 @@ def jitter_figures(picture: NDArray[np.uint8], model: Model) -> JitterFigures:
     Raises:
         ValueError: the picture is too small or has no horizontal change to shift.
     """
-    if min(picture.shape[:2]) < 48:
-        raise ValueError(f"the picture is {picture.shape[1]}x{picture.shape[0]} px: the shift test needs 48x48")
-    if np.array_equal(picture, np.roll(picture, 1, axis=1)):
+    if min(picture.shape[:2]) < SMALLEST_SIDE_PX:
+        raise ValueError(
+            f"the picture is {picture.shape[1]}x{picture.shape[0]} px: "
+            f"the shift test needs {SMALLEST_SIDE_PX}x{SMALLEST_SIDE_PX}"
+        )
+    if not can_be_shifted(picture):
         raise ValueError("every column of the picture is the same: a shift would change nothing")
     noisy = noisy_still(picture, num_frames=_NUM_FRAMES)
     # Lowered contrast leaves room for the light to rise without clipping.

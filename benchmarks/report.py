@@ -3,7 +3,7 @@
 import base64
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ _NUM_BINS = 24
 _NUM_TIMELINE_FRAMES = 16
 _NUM_COLOUR_STOPS = 9
 _COLOUR_MAP = cv2.COLORMAP_INFERNO
+# A tenth of a code value: what a scale shows at least, for clips in which nothing changes.
+_FAINTEST = 0.1 / 255
 _STAGES = ("decode", "network", "encode")
 
 
@@ -121,9 +123,11 @@ def write_report(path: Path, outcome: Outcome) -> None:
     reference = outcome.reference
     # The brightest hundredth may clip, so that a few pixels do not darken all the rest.
     heat_limit = max(
-        float(np.percentile(flicker_map(each.stylized, reference.motions), 99)) for each in outcome.illustrations
+        _FAINTEST,
+        *(float(np.percentile(flicker_map(each.stylized, reference.motions), 99)) for each in outcome.illustrations),
     )
     sections = [_section(illustration, heat_limit, outcome) for illustration in outcome.illustrations]
+    flickers = itertools.chain(*(section.flickers for section in sections))
     source_errors = np.sqrt(pair_errors(reference.frames, reference.motions)).tolist()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stylize.benchmarks", "."), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -137,7 +141,7 @@ def write_report(path: Path, outcome: Outcome) -> None:
         sections=sections,
         source_errors=source_errors,
         # The sixth above the highest error holds the limit's own label.
-        error_limit=1.2 * max(itertools.chain(source_errors, *(each.errors for each in _flickers(sections)))),
+        error_limit=1.2 * max(_FAINTEST, *source_errors, *itertools.chain(*(each.errors for each in flickers))),
         heat_limit=heat_limit,
         heat_colours=_colour_stops(),
         clip_rate_hz=CLIP_RATE_HZ,
@@ -146,10 +150,6 @@ def write_report(path: Path, outcome: Outcome) -> None:
     with PartialFile(path) as output:
         output.path.write_text(page, encoding="utf-8")
         output.commit()
-
-
-def _flickers(sections: Sequence[ModelSection]) -> Iterator[Flicker]:
-    return itertools.chain.from_iterable(section.flickers for section in sections)
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -237,7 +237,7 @@ def _side_by_side(clips: Sequence[NDArray[np.uint8]]) -> tuple[str, tuple[int, i
 
 
 def _heat_picture(heat: FloatArray, limit: float) -> str:
-    levels = np.clip(heat / max(limit, 1e-9) * 255, 0, 255).astype(np.uint8)
+    levels = np.clip(heat / limit * 255, 0, 255).astype(np.uint8)
     scale = min(1.0, _LARGEST_PICTURE_PX / heat.shape[1])
     coloured = cv2.resize(
         cv2.applyColorMap(levels, _COLOUR_MAP), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA

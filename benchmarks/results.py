@@ -110,14 +110,17 @@ class SteadinessRow:
         e_stab_relative: e_stab over the source's own; None when the source has none.
         e_stab_long: between frames nine apart; None for clips too short.
         t_of_px: difference of apparent motion.
-        static_flicker: mean change of a noisy still.
-        jitter: output change over input change; None for the source.
+        static_flicker: mean change of a noisy still; None for the source and for clips of flat colours.
+        jitter: output change over input change; None likewise.
         content: correlation of edges with the source.
         style_error: Gram error to the style picture; None when the picture is not known.
         style_change: Gram distance from the source clip: 0 for a model that does nothing.
         sharpness: mean gradient of luminance, per pixel; None in results from before it was measured.
         steady: how strongly `stylize-run --steady` held the strokes in place, 0 for not.
         steady_ms: processor time that takes per frame, on one thread; None where nothing is steadied.
+        width_px: width of the clip; None in results from before it was noted.
+        height_px: height likewise.
+        num_frames: frames it was measured on; None likewise.
     """
 
     model: str
@@ -136,6 +139,9 @@ class SteadinessRow:
     sharpness: float | None = None
     steady: float = 0.0
     steady_ms: float | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    num_frames: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,12 @@ from stylize.benchmarks.clips import generated_scenes
 from stylize.benchmarks.environment import capture_environment
 from stylize.benchmarks.fidelity import fidelity_row
 from stylize.benchmarks.flow import FlowCache
+from stylize.benchmarks.jitter import SMALLEST_SIDE_PX
 from stylize.benchmarks.results import FidelityRow, Results, SteadinessRow
 from stylize.benchmarks.sintel import RECONET_SCENES, read_picture, read_sintel_scene, sintel_frames
 from stylize.benchmarks.speed import ModelSpeed, SpeedOptions, choose_num_frames, measure_speed
 from stylize.benchmarks.steadiness import (
+    NUM_STEADINESS_FRAMES,
     ReferenceClip,
     estimated_reference,
     exact_reference,
@@ -33,9 +35,9 @@ from stylize.runtime.stylizer import Stylizer
 
 __all__ = ["BenchOptions", "Illustration", "Outcome", "run_benchmark"]
 
-# Long enough for pairs nine frames apart, short enough for two models in seconds.
-_NUM_STEADINESS_FRAMES = 16
 _NUM_PROBE_FRAMES = 2
+# The encoder looks ahead, so the first frames depend on a few that follow: from 24 on they stay the same bit for bit.
+_NUM_ENCODED_FRAMES = NUM_STEADINESS_FRAMES + 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ def run_benchmark(
 
     Raises:
         InputMediaError: the clip, a style picture or MPI-Sintel cannot be read.
-        OptionError: a style picture is given for a model that is not measured.
+        OptionError: a style picture or a checkpoint is given that nothing uses, or the clip is too short or too small.
     """
     styles = _read_styles(models, options)
     if options.sintel is not None:
@@ -120,7 +122,7 @@ def run_benchmark(
     advance("clip")
     peers = _baselines(models, clip, options)
     speeds = measure_speed(models, peers, clip, options=options.speed, advance=advance)
-    references = _references(clip, options)
+    references = _references(clip, options, folder)
     advance("motion")
     steadiness: list[SteadinessRow] = []
     stylized: list[NDArray[np.uint8]] = []
@@ -166,18 +168,30 @@ def _baselines(models: Sequence[ModelUnderTest], clip: WorkingClip, options: Ben
     return [eager_cases(model, clip.path, checkpoint=options.checkpoints.get(name)) for name, model in by_name.items()]
 
 
-def _clip_of_fitting_length(models: Sequence[ModelUnderTest], options: BenchOptions, folder: Path) -> WorkingClip:
-    def prepare(num_frames: int) -> WorkingClip:
-        return prepare_clip(options.clip, folder, size_px=options.size_px, num_frames=num_frames)
+def _prepared(options: BenchOptions, folder: Path, *, num_frames: int) -> WorkingClip:
+    """The clip of the options at this length, if every figure can be measured on it."""
+    clip = prepare_clip(options.clip, folder, size_px=options.size_px, num_frames=num_frames)
+    facts = clip.facts
+    if facts.num_frames < 2 or min(facts.width_px, facts.height_px) < SMALLEST_SIDE_PX:
+        raise OptionError(
+            f"{facts.name}: {facts.width_px}x{facts.height_px} with {facts.num_frames} frame(s), steadiness is "
+            f"measured on at least 2 frames of {SMALLEST_SIDE_PX}x{SMALLEST_SIDE_PX}: choose another --clip or --size"
+        )
+    return clip
 
-    if options.speed.num_frames is not None:
-        return prepare(options.speed.num_frames)
-    probe = prepare(_NUM_PROBE_FRAMES)
-    return prepare(choose_num_frames(models, probe, options.speed, has_baseline=options.has_baseline))
+
+def _clip_of_fitting_length(models: Sequence[ModelUnderTest], options: BenchOptions, folder: Path) -> WorkingClip:
+    num_frames = options.speed.num_frames
+    if num_frames is None:
+        probe = _prepared(options, folder, num_frames=_NUM_PROBE_FRAMES)
+        num_frames = choose_num_frames(models, probe, options.speed, has_baseline=options.has_baseline)
+    return _prepared(options, folder, num_frames=num_frames)
 
 
 def _read_styles(models: Sequence[ModelUnderTest], options: BenchOptions) -> dict[str, StyleStatistics]:
     names = {model.name for model in models}
+    if options.checkpoints and not options.has_baseline:
+        raise OptionError("--checkpoint is for the baseline: add --baseline eager, or leave it out")
     for option, given in (("--style-picture", options.style_pictures), ("--checkpoint", options.checkpoints)):
         for name in given:
             if name not in names:
@@ -192,14 +206,18 @@ def _style_picture(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))[None]
 
 
-def _references(clip: WorkingClip, options: BenchOptions) -> list[ReferenceClip]:
+def _references(clip: WorkingClip, options: BenchOptions, folder: Path) -> list[ReferenceClip]:
     """The clip first, then what has true motion."""
-    frames = read_frames(clip.path, num_frames=_NUM_STEADINESS_FRAMES)
+    if options.speed.num_frames is None and clip.facts.num_frames < _NUM_ENCODED_FRAMES:
+        # Cut short because a model is slow: how steady it is must not depend on that.
+        whole = folder / "steadiness"
+        whole.mkdir()
+        clip = _prepared(options, whole, num_frames=_NUM_ENCODED_FRAMES)
+    frames = read_frames(clip.path, num_frames=NUM_STEADINESS_FRAMES)
     cache = None if options.flow_cache is None else FlowCache(options.flow_cache)
     references = [estimated_reference(clip.facts.name, frames, cache=cache)]
     if options.sintel is None:
-        crossing = generated_scenes(num_frames=_NUM_STEADINESS_FRAMES)[-1]
-        return [*references, exact_reference(crossing)]
+        return [*references, exact_reference(generated_scenes(num_frames=NUM_STEADINESS_FRAMES)[-1])]
     return references + [read_sintel_scene(options.sintel, scene) for scene in RECONET_SCENES]
 
 

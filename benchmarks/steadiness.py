@@ -17,7 +17,7 @@ from stylize.benchmarks.appearance import (
 )
 from stylize.benchmarks.clips import Scene
 from stylize.benchmarks.flow import FlowCache, dis_motions, frame_pairs
-from stylize.benchmarks.jitter import Model, jitter_figures, noisy_still
+from stylize.benchmarks.jitter import Model, can_be_shifted, jitter_figures, noisy_still
 from stylize.benchmarks.results import SteadinessRow
 from stylize.benchmarks.temporal import (
     Clip,
@@ -30,10 +30,20 @@ from stylize.benchmarks.temporal import (
     t_of_px,
 )
 
-__all__ = ["LONG_GAP", "ReferenceClip", "estimated_reference", "exact_reference", "source_row", "steadiness_row"]
+__all__ = [
+    "LONG_GAP",
+    "NUM_STEADINESS_FRAMES",
+    "ReferenceClip",
+    "estimated_reference",
+    "exact_reference",
+    "source_row",
+    "steadiness_row",
+]
 
 # CCPL (Wu et al., ECCV 2022) and others after it measure long-term consistency nine frames apart.
 LONG_GAP = 9
+# Long enough for pairs nine frames apart, short enough for two models in seconds.
+NUM_STEADINESS_FRAMES = 16
 # Every fourth frame is plenty for statistics of style: neighbours look alike.
 _STYLE_STRIDE = 4
 _NUM_STILL_FRAMES = 4
@@ -56,6 +66,12 @@ class ReferenceClip:
     flow: Literal["exact", "ground truth", "DIS medium"]
     motions: Sequence[PairMotion]
     long_motions: Sequence[PairMotion]
+
+    @property
+    def extent(self) -> dict[str, int]:
+        """Size and length, as rows note them."""
+        num_frames, height_px, width_px = self.frames.shape[:3]
+        return {"width_px": width_px, "height_px": height_px, "num_frames": num_frames}
 
     @cached_property
     def e_stab(self) -> float:
@@ -109,6 +125,7 @@ def source_row(reference: ReferenceClip) -> SteadinessRow:
         style_error=None,
         style_change=0.0,
         sharpness=mean_gradient(reference.frames),
+        **reference.extent,
     )
 
 
@@ -119,14 +136,15 @@ def steadiness_row(
 
     Args:
         name: of the model.
-        model: stylizes a clip, every frame on its own; runs on a few stills made from the first frame.
+        model: stylizes a clip, every frame on its own; runs on a few stills made from the first frame with anything
+            to see: clips fade in from black.
         reference: the source and its motion.
         output: (T, H, W, 3), what the model made of the source.
         style: statistics of the style picture, None when it is not known.
     """
     output_statistics = style_statistics(output[::_STYLE_STRIDE])
     long_error = rms(pair_errors(output, reference.long_motions)) if reference.long_motions else None
-    still = reference.frames[0]
+    still = next(filter(can_be_shifted, reference.frames), None)
     e_stab = rms(pair_errors(output, reference.motions))
     return SteadinessRow(
         model=name,
@@ -137,10 +155,13 @@ def steadiness_row(
         e_stab_relative=relative_error(e_stab, reference.e_stab),
         e_stab_long=long_error,
         t_of_px=t_of_px(output, reference.frames),
-        static_flicker=static_flicker(model(noisy_still(still, num_frames=_NUM_STILL_FRAMES))),
-        jitter=jitter_figures(still, model),
+        static_flicker=None
+        if still is None
+        else static_flicker(model(noisy_still(still, num_frames=_NUM_STILL_FRAMES))),
+        jitter=None if still is None else jitter_figures(still, model),
         content=content_correlation(output, reference.frames),
         style_error=None if style is None else gram_distance(output_statistics, style),
         style_change=gram_distance(output_statistics, style_statistics(reference.frames[::_STYLE_STRIDE])),
         sharpness=mean_gradient(output),
+        **reference.extent,
     )

@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.table import Table
 
 from stylize.benchmarks.results import EAGER, FidelityRow, Results, SpeedRow, Stage, SteadinessRow
+from stylize.benchmarks.steadiness import NUM_STEADINESS_FRAMES
 
 __all__ = ["by_stage", "comparison_table", "results_tables"]
 
@@ -21,12 +22,13 @@ def _megabytes(num_bytes: int | None) -> str:
 
 
 def _rate(row: SpeedRow | None) -> str:
-    """Median frames per second and half the width of the middle half."""
+    """Median frames per second and half the width of the middle half; one round alone has no width."""
     if row is None:
         return _MISSING
     half_width = (row.fps.high - row.fps.low) / 2
     digits = 0 if row.fps.median >= 100 else 1 if row.fps.median >= 10 else 2
-    return f"{row.fps.median:.{digits}f} ±{half_width:.{digits}f}"
+    rate = f"{row.fps.median:.{digits}f}"
+    return rate if row.fps.num_samples == 1 else f"{rate} ±{half_width:.{digits}f}"
 
 
 def _percentiles(row: SpeedRow | None) -> str:
@@ -170,18 +172,28 @@ def results_tables(results: Results) -> Group:
     parts: list[Table | str] = [rate_table(results), "", cost_table(results), ""]
     for clip in clips:
         parts += [steadiness_table(results.steadiness, clip), ""]
-    if clips:
+    if any(row.jitter and row.clip == clips[0] for row in results.steadiness):
         parts += [jitter_table(results.steadiness, clips[0]), ""]
     if results.fidelity:
         parts += [fidelity_table(results.fidelity), ""]
     return Group(*parts, _machine_lines(results))
 
 
+def _extent(row: SteadinessRow, results: Results) -> tuple[int | None, ...] | None:
+    """Width, height and length of what a row was measured on, None where old results do not tell."""
+    clip = results.clip
+    if row.num_frames is not None:
+        return row.width_px, row.height_px, row.num_frames
+    if row.clip != clip.name:
+        return None
+    return clip.width_px, clip.height_px, min(clip.num_frames, NUM_STEADINESS_FRAMES)
+
+
 def comparison_table(new: Results, old: Results) -> Table:
     """New over old for all that both runs measured; above 1 is faster, or less steady.
 
-    Rows match by model, backend, precision, stage and size. The last lines tell how far the machines
-    themselves differ.
+    Rows match by model, backend, precision, stage and size; other figures than the network's speed only where the
+    clip is the same. The last lines tell how far the lengths of the clips and the machines themselves differ.
     """
     table = _table(
         f"Now against {old.created_utc} ({old.environment.commit or 'installed'})", ("", "BEFORE", "NOW", "RATIO")
@@ -194,15 +206,17 @@ def comparison_table(new: Results, old: Results) -> Table:
     earlier_speed = {row.key: row for row in old.speed}
     for row in new.speed:
         earlier = earlier_speed.get(row.key)
-        if earlier is not None:
+        if earlier is not None and (row.stage == "network" or new.clip.name == old.clip.name):
             model, backend, precision, stage, size = row.key
             name = f"{stage} {size}" if model == "-" else f"{stage} {model} {backend} {precision} {size}"
             add(f"{name}, fps", earlier.fps.median, row.fps.median, 2)
     earlier_steadiness = {(row.model, row.clip, row.flow): row for row in old.steadiness}
     for steadiness in new.steadiness:
         before = earlier_steadiness.get((steadiness.model, steadiness.clip, steadiness.flow))
-        if before is not None and old.formula_version == new.formula_version:
+        is_alike = old.formula_version == new.formula_version
+        if before is not None and is_alike and _extent(before, old) in (None, _extent(steadiness, new)):
             add(f"e_stab {steadiness.model}, {steadiness.clip}", before.e_stab, steadiness.e_stab, 4)
+    add("clip: frames", old.clip.num_frames, new.clip.num_frames, 0)
     add("machine: GFLOP/s", old.roof.gemm_gflop_per_second, new.roof.gemm_gflop_per_second, 1)
     add("machine: copy GB/s", old.roof.copy_gb_per_second, new.roof.copy_gb_per_second, 1)
     return table

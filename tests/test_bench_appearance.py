@@ -8,6 +8,7 @@ from stylize.benchmarks.appearance import content_correlation, gram_distance, st
 from stylize.benchmarks.clips import generated_scenes
 from stylize.benchmarks.fidelity import fidelity_row, max_error, psnr_db, ssim
 from stylize.benchmarks.jitter import jitter_figures
+from stylize.benchmarks.steadiness import estimated_reference, steadiness_row
 
 SCENE = generated_scenes(num_frames=3)[0]
 CLIP = (SCENE.frames() * 255).round().astype(np.uint8)
@@ -107,3 +108,16 @@ def test_jitter_sees_strokes_that_stay_on_the_screen() -> None:
 def test_rejects_a_picture_that_a_shift_leaves_alone() -> None:
     with pytest.raises(ValueError, match="every column"):
         jitter_figures(np.zeros((64, 64, 3), np.uint8), lambda frames: frames)
+
+
+@pytest.mark.parametrize(("num_black", "has_jitter"), [(1, True), (3, False)])
+def test_a_clip_that_begins_in_black_is_measured_where_there_is_something_to_see(
+    num_black: int, has_jitter: bool
+) -> None:
+    clip = CLIP.copy()
+    clip[:num_black] = 0
+    row = steadiness_row("m", lambda frames: frames, estimated_reference("fade", clip), clip, style=None)
+    if has_jitter:
+        assert row.jitter == jitter_figures(clip[1], lambda frames: frames)
+    assert (row.jitter is not None, row.static_flicker is not None) == (has_jitter, has_jitter)
+    assert np.isfinite([row.e_stab, row.content, row.style_change]).all()

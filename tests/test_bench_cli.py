@@ -13,7 +13,7 @@ from helpers.networks import write_affine
 from helpers.sintel import write_scene
 from stylize.benchmarks.cli import main
 from stylize.benchmarks.command import bench
-from stylize.benchmarks.results import read_results
+from stylize.benchmarks.results import Results, read_results
 from stylize.benchmarks.sintel import RECONET_SCENES
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.errors import BackendUnavailableError
@@ -26,6 +26,7 @@ SHORT = ("--backend", "onnxruntime", "--rounds", "1", "--frames", "4", "--quiet"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bench")
     write_clip(path / "clip.mp4", ClipSpec(width=96, height=64))
+    write_clip(path / "one.mp4", ClipSpec(pts=(0,)))
     write_affine(path / "identity.onnx")
     write_affine(path / "faint.onnx", scale=0.5)
     return path
@@ -100,41 +101,69 @@ def test_what_was_written_is_said(measured: tuple[Result, Path]) -> None:
     assert measured[0].stderr == f"{measured[1]}: the results, for --compare\n"
 
 
-def test_compare_prints_ratios_to_an_earlier_run(measured: tuple[Result, Path], folder: Path) -> None:
+@pytest.fixture(scope="module")
+def again(measured: tuple[Result, Path], folder: Path) -> Result:
+    """A second run with one of the models, held against the first, with MPI-Sintel and the page."""
     old = json.loads(measured[1].read_text())
     for row in old["speed"]:
         row["fps"]["median"] = 1e9
     (folder / "old.json").write_text(json.dumps(old))
-    arguments = ["--model", str(folder / "identity.onnx"), "--clip", str(folder / "clip.mp4"), *SHORT]
-    result = CliRunner().invoke(bench, [*arguments, "--compare", str(folder / "old.json")], catch_exceptions=False)
-    assert "network identity onnxruntime fp32 96x64, fps" in result.stdout
-    assert "1000000000.00" in result.stdout
-    assert "faint" not in result.stdout.partition("Now against")[2]
+    for scene in RECONET_SCENES:
+        write_scene(folder / "sintel", scene, shift_px=2)
+    outputs = ("--json", str(folder / "sintel.json"), "--report", str(folder / "page.html"))
+    arguments = ["--model", str(folder / "identity.onnx"), "--clip", str(folder / "clip.mp4"), *SHORT, *outputs]
+    given = ("--compare", str(folder / "old.json"), "--sintel", str(folder / "sintel"))
+    return CliRunner().invoke(bench, [*arguments, *given], catch_exceptions=False)
 
 
-def test_half_precision_is_held_against_its_float32_twin(folder: Path) -> None:
+def test_compare_prints_ratios_to_an_earlier_run(again: Result) -> None:
+    assert "network identity onnxruntime fp32 96x64, fps" in again.stdout
+    assert "1000000000.00" in again.stdout
+    assert "e_stab identity, onnxruntime fp32, clip.mp4" in again.stdout
+    assert "faint" not in again.stdout.partition("Now against")[2]
+
+
+def test_sintel_brings_its_scenes_with_true_motion(again: Result, folder: Path) -> None:
+    assert again.exit_code == 0
+    rows = [row for row in read_results(folder / "sintel.json").steadiness if row.flow == "ground truth"]
+    assert {row.clip for row in rows} == {f"sintel {scene}" for scene in RECONET_SCENES}
+    assert all(row.e_stab == 0.0 for row in rows if not row.steady)
+
+
+def test_the_page_is_written_where_asked_for(again: Result, folder: Path) -> None:
+    assert f"{folder / 'page.html'}: the page, for a browser" in again.stderr
+    assert "identity" in (folder / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def hurried(folder: Path) -> Results:
+    """A float16 model and its float32 twin at another size, in no time, which leaves eight frames to the speed."""
     contract = ModelContract(network="affine", style="twin", size_multiple=4, precision="fp16")
     half = write_affine(folder / "twin_fp16.onnx", scale=0.3, contract=contract, elem_type=onnx.TensorProto.FLOAT16)
     full = write_affine(folder / "twin.onnx", scale=0.3, contract=dataclasses.replace(contract, precision="fp32"))
-    json_path = folder / "fidelity.json"
-    arguments = ["--model", str(half), "--model", str(full), "--clip", str(folder / "clip.mp4"), *SHORT]
-    CliRunner().invoke(bench, [*arguments, "--json", str(json_path)], catch_exceptions=False)
-    (row,) = read_results(json_path).fidelity
+    clip = write_clip(folder / "long.mp4", ClipSpec(width=96, height=64, pts=range(20)))
+    arguments = ["--model", str(half), "--model", str(full), "--backend", "onnxruntime", "--clip", str(clip), "-q"]
+    given = ("--size", "80x50", "--rounds", "1", "--seconds", "0", "--steady", "0", "--json", str(folder / "half.json"))
+    CliRunner().invoke(bench, [*arguments, *given], catch_exceptions=False)
+    return read_results(folder / "half.json")
+
+
+def test_half_precision_is_held_against_its_float32_twin(hurried: Results) -> None:
+    (row,) = hurried.fidelity
     assert (row.model, row.precision) == ("twin_fp16", "fp16")
     assert row.psnr_db is None or row.psnr_db > 45  # 11 bits of mantissa, then rounding to 8 bits
     assert row.max_error <= 1 / 255 + 1e-6
     assert row.ssim > 0.99
 
 
-def test_sintel_brings_its_scenes_with_true_motion(folder: Path, tmp_path: Path) -> None:
-    for scene in RECONET_SCENES:
-        write_scene(tmp_path, scene, shift_px=2)
-    json_path = folder / "sintel.json"
-    arguments = ["--model", str(folder / "identity.onnx"), "--clip", str(folder / "clip.mp4"), *SHORT]
-    CliRunner().invoke(bench, [*arguments, "--sintel", str(tmp_path), "--json", str(json_path)], catch_exceptions=False)
-    rows = [row for row in read_results(json_path).steadiness if row.flow == "ground truth" and not row.steady]
-    assert {row.clip for row in rows} == {f"sintel {scene}" for scene in RECONET_SCENES}
-    assert all(row.e_stab == 0.0 for row in rows)
+def test_measures_at_another_size(hurried: Results) -> None:
+    assert {(row.width_px, row.height_px) for row in hurried.speed} == {(80, 50)}
+    assert {(row.width_px, row.height_px) for row in hurried.steadiness if row.clip == "long.mp4"} == {(80, 50)}
+
+
+def test_steadiness_does_not_depend_on_how_much_time_there_is(hurried: Results) -> None:
+    assert hurried.clip.num_frames == 8
+    assert {row.num_frames for row in hurried.steadiness} == {16}
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is there")
@@ -156,14 +185,6 @@ def test_an_engine_is_measured_on_its_gpu_or_not_at_all(folder: Path, tmp_path: 
         CliRunner().invoke(bench, arguments, catch_exceptions=False)
 
 
-def test_measures_at_another_size(folder: Path) -> None:
-    json_path = folder / "sized.json"
-    arguments = ["--model", str(folder / "identity.onnx"), "--clip", str(folder / "clip.mp4"), "--size", "80x50"]
-    CliRunner().invoke(bench, [*arguments, "--json", str(json_path), *SHORT], catch_exceptions=False)
-    results = read_results(json_path)
-    assert {(row.width_px, row.height_px) for row in results.speed} == {(80, 50)}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -174,6 +195,10 @@ def test_measures_at_another_size(folder: Path) -> None:
         (("--model", "{folder}/identity.onnx", "--sintel", "{folder}"), "final/alley_2: holds no frames"),
         (("--compare", "{folder}/clip.mp4"), "clip.mp4: not JSON"),
         (("--size", "640"), "not a size such as 640x360"),
+        (("--model", "{folder}/identity.onnx", "--clip", "{folder}/clip.mp4", "--size", "64x40"), "2 frames of 48x48"),
+        (("--model", "{folder}/identity.onnx", "--clip", "{folder}/one.mp4"), "1 frame(s)"),
+        (("--model", "{folder}/identity.onnx", "--checkpoint", "identity=x.pth"), "add --baseline eager"),
+        (("--model", "{folder}/identity.onnx", "--json", "{folder}/none/x.json"), "no such folder"),
     ],
 )
 def test_rejects_what_it_cannot_measure(

@@ -113,6 +113,23 @@ def test_memory_of_a_gpu_has_a_column_where_there_is_one(page: Path, outcome: Ou
     assert "<td>123</td>" in text
 
 
+def test_a_clip_in_which_nothing_changes_has_a_page(outcome: Outcome, tmp_path: Path) -> None:
+    shown = outcome.illustrations[0]
+    still = np.repeat(shown.stylized[:1], NUM_FRAMES, axis=0)
+    motionless = [
+        dataclasses.replace(motion, flow_px=np.zeros_like(motion.flow_px)) for motion in outcome.reference.motions
+    ]
+    changes = dataclasses.replace(
+        outcome,
+        reference=dataclasses.replace(outcome.reference, frames=still, motions=motionless),
+        illustrations=[dataclasses.replace(shown, stylized=still, steadied=still)],
+    )
+    write_report(tmp_path / "still.html", changes)
+    text = (tmp_path / "still.html").read_text(encoding="utf-8")
+    assert "as painted" in text
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]+", "", text), re.IGNORECASE)
+
+
 def test_the_clip_in_the_page_is_source_beside_stylized_beside_steadied(
     page: Path, outcome: Outcome, tmp_path: Path
 ) -> None:

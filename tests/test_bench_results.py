@@ -3,11 +3,12 @@
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from jsonschema import ValidationError
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from stylize.benchmarks.environment import Environment, capture_environment
 from stylize.benchmarks.jitter import JitterFigures
@@ -21,7 +22,7 @@ from stylize.benchmarks.results import (
     read_results,
     write_results,
 )
-from stylize.benchmarks.tables import results_tables
+from stylize.benchmarks.tables import comparison_table, results_tables
 
 
 def make_results(*, fps: float = 24.0) -> Results:
@@ -76,6 +77,12 @@ def make_results(*, fps: float = 24.0) -> Results:
     )
 
 
+def shown(table: RenderableType) -> str:
+    text = io.StringIO()
+    Console(file=text, width=160).print(table)
+    return text.getvalue()
+
+
 def test_results_survive_the_way_to_json_and_back(tmp_path: Path) -> None:
     results = make_results()
     write_results(tmp_path / "results.json", results)
@@ -113,12 +120,42 @@ def test_memory_of_a_gpu_has_a_column_where_there_is_one() -> None:
     on_cpu = dataclasses.replace(network, stage="pipeline")
     on_gpu = dataclasses.replace(on_cpu, peak_device_bytes=123_456_789)
     for pipeline, is_shown in ((on_cpu, False), (on_gpu, True)):
-        text = io.StringIO()
-        Console(file=text, width=160).print(
-            results_tables(dataclasses.replace(results, speed=[network, pipeline], steadiness=[]))
-        )
-        assert ("GPU MB" in text.getvalue()) == is_shown
-        assert (" 123 " in text.getvalue()) == is_shown
+        text = shown(results_tables(dataclasses.replace(results, speed=[network, pipeline], steadiness=[])))
+        assert ("GPU MB" in text) == is_shown
+        assert (" 123 " in text) == is_shown
+
+
+def test_only_what_was_measured_on_the_same_clip_is_compared() -> None:
+    results = make_results()
+    decode = dataclasses.replace(results.speed[0], model="-", stage="decode")
+    old = dataclasses.replace(results, speed=[*results.speed, decode])
+    assert all(text in shown(comparison_table(old, old)) for text in ("network m", "decode 64x48", "e_stab m"))
+    other = dataclasses.replace(old, clip=dataclasses.replace(old.clip, name="d", num_frames=48))
+    text = shown(comparison_table(other, old))
+    assert "network m" in text
+    assert "decode" not in text
+    assert re.search(r"clip: frames +6 +48 ", text)
+
+
+def test_steadiness_is_compared_only_at_one_size_and_length() -> None:
+    results = make_results()
+    row = dataclasses.replace(results.steadiness[0], width_px=64, height_px=48, num_frames=6)
+    measured = dataclasses.replace(results, steadiness=[row])
+    # The old row does not say on what it was measured; its clip does.
+    assert "e_stab m" in shown(comparison_table(measured, results))
+    for change in ({"width_px": 128}, {"num_frames": 5}):
+        other = dataclasses.replace(results, steadiness=[dataclasses.replace(row, **change)])
+        assert "e_stab m" not in shown(comparison_table(other, results))
+        assert "e_stab m" not in shown(comparison_table(other, measured))
+
+
+def test_one_round_has_no_spread() -> None:
+    results = make_results()
+    pipeline = dataclasses.replace(results.speed[0], stage="pipeline")
+    once = dataclasses.replace(pipeline, fps=dataclasses.replace(pipeline.fps, num_samples=1))
+    for row, rate in ((pipeline, "24.0 ±1.0"), (once, "24.0")):
+        table = shown(results_tables(dataclasses.replace(results, speed=[results.speed[0], row])))
+        assert re.search(r"m onnxruntime fp32 .* {2}(\S.*?) *$", table.splitlines()[2])[1] == rate
 
 
 def test_refuses_to_write_figures_that_cannot_be(tmp_path: Path) -> None:
