@@ -2,22 +2,34 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from fractions import Fraction
+from io import BytesIO
+from math import ceil
 from typing import cast
 
 import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
-from av.stream import AttachmentStream, Stream
+from av.stream import AttachmentStream, Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 
 __all__ = ["Carrier", "kept_tags", "open_carriers"]
 
-# Tags that described the old file's bytes: Matroska's statistics and the muxer's own names.
-_STALE_TAGS = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION", "ENCODER", "VENDOR_ID", "HANDLER_NAME", "ROTATE")
+# Tags that described the old file's bytes: Matroska's statistics and the muxer's own names; and its pictures.
+_STALE_TAGS = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION", "ENCODER", "VENDOR_ID", "HANDLER_NAME")
+_STALE_VIDEO_TAGS = ("ROTATE", "ALPHA_MODE")
+
+_ROUNDED_SECONDS = Fraction(1, 1000)  # by containers that count in milliseconds
 
 # FFmpeg's muxer of QuickTime files takes these for a moment, and refuses them with the header.
 _ONLY_IN_MP4 = {"flac", "opus", "libopus", "truehd"}
+
+# FFmpeg's names where the input has no more than a number, as in WMA, and what encoders take for it.
+_USUAL_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
+
+# Pictures that players show for a film, by FFmpeg's decoder.
+_COVER_TYPES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 
 # What to transcode to, best first; the first one the container holds is taken.
 _AUDIO_ENCODERS = ("aac", "libopus", "libmp3lame", "flac", "pcm_s16le")
@@ -38,8 +50,14 @@ class Carrier(ABC):
         """What is left after the last packet."""
 
 
-def open_carriers(container: OutputContainer, streams: Iterable[Stream], *, notes: list[str]) -> dict[int, Carrier]:
-    """Add an output stream for each input stream that `container` can hold.
+def open_carriers(
+    container: OutputContainer,
+    streams: Iterable[Stream],
+    *,
+    covers: "Iterable[Packet[Stream]]" = (),
+    notes: list[str],
+) -> dict[int, Carrier]:
+    """Add an output stream for each input stream and cover picture that `container` can hold.
 
     A stream whose codec the container refuses is transcoded to the container's usual one; what cannot be
     carried at all is left out. Both are said in `notes`. To be called before the first packet is written.
@@ -48,10 +66,18 @@ def open_carriers(container: OutputContainer, streams: Iterable[Stream], *, note
         The carriers by input stream index.
     """
     carriers: dict[int, Carrier] = {}
+    for cover in covers:
+        carrier = _copy_cover(container, cover)
+        if carrier is None:
+            notes.append(f"the cover picture is left out: {_refusal(container)}")
+        else:
+            carriers[cover.stream.index] = carrier
     for stream in streams:
-        carrier: Carrier | None = None
+        carrier = None
         if stream.type == "attachment":
             carrier = _copy_attachment(container, cast(AttachmentStream, stream))
+        elif stream.type == "data":
+            carrier = _copy_data(container, stream)
         elif stream.codec_context is not None and _is_usable(stream):
             carrier = _copy(container, stream) or _transcode(container, stream, notes)
         if carrier is None:
@@ -66,7 +92,11 @@ def open_carriers(container: OutputContainer, streams: Iterable[Stream], *, note
 
 def kept_tags(stream: Stream) -> dict[str, str]:
     """The tags of a stream that are as true of its copy: language, title, but no statistics."""
-    return {key: text for key, text in stream.metadata.items() if not key.upper().startswith(_STALE_TAGS)}
+    return {
+        key: text
+        for key, text in stream.metadata.items()
+        if not key.upper().startswith(_STALE_TAGS + _STALE_VIDEO_TAGS)
+    }
 
 
 class _Copy(Carrier):
@@ -83,7 +113,7 @@ class _Copy(Carrier):
             return []  # without any time there is no place for it
         # Muxers refuse times that run backward, which damaged files have.
         if self._last_dts is not None and packet.dts <= self._last_dts:
-            packet.dts = self._last_dts + 1
+            packet.dts = self._last_dts + self._tick(packet)
             packet.pts = max(packet.pts or packet.dts, packet.dts)
         # Matroska leaves durations out where it can, and MP4 does not play sound of none.
         if self._last_dts is not None and not packet.duration and self.target.type == "audio":
@@ -95,13 +125,33 @@ class _Copy(Carrier):
     def flush(self) -> "list[Packet[Stream]]":
         return []
 
+    def _tick(self, packet: "Packet[Stream]") -> int:
+        """The shortest time between two packets that the target can tell, which may count more coarsely."""
+        return max(1, ceil((self.target.time_base or packet.time_base) / packet.time_base))
+
+
+class _CopyCover(_Copy):
+    """Writes the one packet of a cover picture, which has no time."""
+
+    def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
+        packet.stream = self.target
+        return [packet]
+
+
+class _InHeader(_Copy):
+    """Of what the muxer writes with its header, so that packets are no more to be written."""
+
+    def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
+        return []
+
 
 class _TranscodeAudio(Carrier):
-    """Decodes and encodes sound; sample times are kept."""
+    """Decodes and encodes sound; sample times are kept, but for what a coarse clock rounds them by."""
 
     def __init__(self, source: AudioStream, target: AudioStream) -> None:
         self.target: AudioStream = target
         self._source = source
+        self._end: int | None = None  # of the last packet
 
     def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
         encoded: list[Packet[Stream]] = []
@@ -111,14 +161,24 @@ class _TranscodeAudio(Carrier):
             return []  # as in the video: what is damaged is skipped
         for frame in frames:
             encoded += self.target.encode(frame)
-        return encoded
+        return self._even(encoded)
 
     def flush(self) -> "list[Packet[Stream]]":
         encoded: list[Packet[Stream]] = []
         for frame in self._source.codec_context.decode(None):
             encoded += self.target.encode(frame)
         encoded += self.target.encode(None)
-        return encoded
+        return self._even(encoded)
+
+    def _even(self, packets: "list[Packet[Stream]]") -> "list[Packet[Stream]]":
+        """`packets`, each beginning where the one before ends unless its time says clearly otherwise, or nothing."""
+        for packet in packets:
+            nearest = _ROUNDED_SECONDS / packet.time_base
+            if self._end is not None and (packet.pts is None or abs(packet.pts - self._end) <= nearest):
+                packet.pts = packet.dts = self._end
+            if packet.pts is not None:
+                self._end = packet.pts + (packet.duration or 0)
+        return packets
 
 
 class _TranscodeSubtitle(Carrier):
@@ -154,7 +214,33 @@ def _copy(container: OutputContainer, stream: Stream) -> Carrier | None:
 def _copy_attachment(container: OutputContainer, stream: AttachmentStream) -> Carrier | None:
     if "matroska" not in container.format.name:
         return None
-    return _Copy(container.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data))
+    return _InHeader(container.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data))
+
+
+def _copy_cover(container: OutputContainer, cover: "Packet[Stream]") -> Carrier | None:
+    """`cover` is the only packet of its stream."""
+    kind = _codec(cover.stream)
+    if container.format.name == "matroska" and kind in _COVER_TYPES:
+        suffix, mimetype = _COVER_TYPES[kind]
+        tags = cover.stream.metadata
+        name = tags.get("filename", f"cover.{suffix}")
+        return _InHeader(container.add_attachment(name, tags.get("mimetype", mimetype), bytes(cover)))
+    if container.format.name == "mp4" and kind in _COVER_TYPES:
+        carrier = _CopyCover(container.add_stream_from_template(cover.stream, opaque=True))
+        carrier.target.disposition = Disposition.attached_pic
+        return carrier
+    return None
+
+
+def _copy_data(container: OutputContainer, stream: Stream) -> Carrier | None:
+    """Of what nobody here knows the meaning, such as the telemetry of cameras; tried out, for no list tells."""
+    try:
+        with av.open(BytesIO(), "w", format=container.format.name) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return None
+    return _Copy(container.add_stream_from_template(stream))
 
 
 def _transcode(container: OutputContainer, stream: Stream, notes: list[str]) -> Carrier | None:
@@ -165,7 +251,8 @@ def _transcode(container: OutputContainer, stream: Stream, notes: list[str]) -> 
         rate_hz, offered = stream.codec_context.sample_rate, av.Codec(codec, "w").audio_rates or []
         if offered and rate_hz not in offered:
             rate_hz = max(offered)
-        audio = container.add_stream(codec, rate=rate_hz, layout=stream.layout.name)
+        layout = _USUAL_LAYOUTS.get(stream.layout.name, stream.layout.name)
+        audio = container.add_stream(codec, rate=rate_hz, layout=layout)
         notes.append(f"audio track {stream.index} transcoded from {_codec(stream)} to {codec}: {_refusal(container)}")
         return _TranscodeAudio(stream, cast(AudioStream, audio))
     if isinstance(stream, SubtitleStream):

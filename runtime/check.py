@@ -5,16 +5,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.packet import Packet
+from av.stream import Stream
 
 from stylize.runtime.errors import OutputMismatchError
 
-__all__ = ["Track", "check_tracks", "tracks_of_file"]
+__all__ = ["Track", "check_tracks", "is_shown", "tracks_of_file"]
 
 # Matroska stores milliseconds: 2 ms covers the rounding of both ends.
 _SPAN_TOLERANCE = Fraction(2, 1000)
 # Containers without negative times cut or move the 21 ms by which AAC starts early. Sound 45 ms early is
 # where viewers begin to notice (ITU-R BT.1359-1, figure 2).
 _SYNC_TOLERANCE = Fraction(45, 1000)
+_GAP_BYTES = 2  # the length, 0, of a text that is none (3GPP TS 26.245, 5.17)
 
 
 @dataclass
@@ -40,13 +43,27 @@ class Track:
 
 
 def tracks_of_file(path: Path) -> list[Track]:
-    """Read the tracks of a file by walking its packets, without decoding."""
+    """Read the tracks of a file by walking its packets, without decoding; only what players show."""
     with av.open(str(path.absolute())) as container:
         tracks = [Track(stream.type) for stream in container.streams]
         for packet in container.demux():
-            if packet.size and packet.pts is not None:
-                tracks[packet.stream.index].add(packet.pts, packet.time_base)
+            if is_shown(packet) and not _is_of_muxer(packet.stream):
+                tracks[packet.stream.index].add(packet.pts or 0, packet.time_base)
     return tracks
+
+
+def is_shown(packet: "Packet[Stream]") -> bool:
+    """Whether a player shows what `packet` holds: not an MP4's gap between subtitles, or what its edit list hides."""
+    if packet.pts is None or not packet.size:
+        return False
+    if packet.stream.type == "subtitle":
+        return packet.size > _GAP_BYTES
+    return not (packet.is_discard and packet.stream.type == "video")
+
+
+def _is_of_muxer(stream: Stream) -> bool:
+    """Whether the muxer of MP4 made this track of the tag `timecode`."""
+    return stream.type == "data" and "timecode" in stream.metadata
 
 
 def check_tracks(path: Path, written: list[Track], found: list[Track]) -> None:
@@ -68,7 +85,7 @@ def check_tracks(path: Path, written: list[Track], found: list[Track]) -> None:
     want_start, have_start = _video_start(written), _video_start(found)
     for index, (want, have) in enumerate(zip(written, found, strict=True)):
         name = f"{path}: {want.kind} track {index}"
-        # MP4 fills the gaps between subtitles with empty ones.
+        # Where subtitles overlap MP4 cuts them into pieces.
         if want.num_packets != have.num_packets and want.kind in {"video", "audio"}:
             raise OutputMismatchError(f"{name} has {have.num_packets} packets, {want.num_packets} were written")
         if abs((have.start - have_start) - (want.start - want_start)) > _SYNC_TOLERANCE:

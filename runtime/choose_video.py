@@ -6,13 +6,14 @@ from typing import Final
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.format import Flags
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from stylize.runtime.errors import InputMediaError, OptionError
 from stylize.runtime.selection import seconds_from_text
 
-__all__ = ["announced_seconds", "choose_video", "nothing_selected", "shortfall"]
+__all__ = ["announced_seconds", "choose_video", "is_cover", "lacks_clock", "nothing_selected", "shortfall"]
 
 # Headers round durations and the last frame's may be missing; a cut shorter than this goes unnoticed.
 _SHORTFALL_SECONDS: Final = 0.5
@@ -25,19 +26,28 @@ def choose_video(container: InputContainer, source: str | Path, *, notes: list[s
         InputMediaError: there is none that can be decoded.
     """
     streams = container.streams
-    videos = [stream for stream in streams.video if not stream.disposition & Disposition.attached_pic]
+    videos = [stream for stream in streams.video if not is_cover(stream)]
     best = streams.best("video")
     video = next((stream for stream in videos if best is not None and stream.index == best.index), None)
     if video is None:
-        kinds = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
+        found = {"cover picture" if is_cover(stream) else stream.type for stream in streams}
+        kinds = ", ".join(sorted(found)) or "nothing"
         raise InputMediaError(source, f"has no video that can be decoded (it holds: {kinds})")
     if video.codec_context is None:
         raise InputMediaError(source, "its video is of a codec that is not known here")
     if len(videos) > 1:
         notes.append(f"{len(videos)} video tracks: only track {video.index} is rendered")
-    if len(videos) < len(streams.video):
-        notes.append("the cover picture is left out")
     return video
+
+
+def is_cover(stream: Stream) -> bool:
+    """Whether `stream` is a picture that stands for the whole file."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def lacks_clock(container: InputContainer) -> bool:
+    """Whether the times of this kind of file begin and jump at will, as in transport streams, and no header has any."""
+    return Flags.ts_discont in Flags(container.format.flags)
 
 
 def announced_seconds(container: InputContainer, stream: VideoStream) -> float | None:
@@ -76,6 +86,8 @@ def shortfall(
         last_end_seconds: where the last packet of all streams ends, from the start of the file.
         until_seconds: where reading was to stop, from the start of the stream; None at the end of the file.
     """
+    if lacks_clock(container):
+        return None
     own = None if stream.duration is None else float(stream.duration * (stream.time_base or 0))
     whole = None if container.duration is None else container.duration / av.time_base
     # Of a stream that begins late FFmpeg has seen nothing on opening, and says the length of the whole file.

@@ -10,7 +10,9 @@ from av.stream import Stream
 
 __all__ = ["Arrivals", "Clock", "Continuity"]
 
-_MAX_GAP_SECONDS: Final = 10  # as FFmpeg's dts_delta_threshold
+# As FFmpeg's own program has them: its dts_delta_threshold, and what it lets decoding times run back.
+_MAX_GAP_SECONDS: Final = 10
+_MAX_BACKWARD_SECONDS: Final = Fraction(1, 10)
 
 
 class Clock:
@@ -51,28 +53,50 @@ class Clock:
 
 
 class Continuity:
-    """Joins the times of a live stream where they jump, as they do when its sender starts anew."""
+    """Joins times where they jump: where a live sender starts anew, where transport streams were put together."""
 
     def __init__(self) -> None:
-        self.num_jumps = 0
-        self._offset = Fraction(0)
-        self._last: dict[int, Fraction] = {}
+        self._offsets = [Fraction(0)]  # of each section between jumps, in seconds
+        self._sections: dict[int, int] = {}  # in which each stream is
+        self._last: dict[int, tuple[Fraction, Fraction]] = {}  # start and end of its last packet
+
+    @property
+    def num_jumps(self) -> int:
+        """How often the times have jumped so far."""
+        return len(self._offsets) - 1
 
     def mend(self, packet: "Packet[Stream]") -> None:
-        """Move the times of `packet`, which follows those before it, by what all streams have jumped so far."""
+        """Move the times of `packet`, which follows those before it, so that they go on where its section begins."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None:
             return
-        seconds, last = ticks * packet.time_base + self._offset, self._last.get(packet.stream.index)
-        if last is not None and abs(seconds - last) > _MAX_GAP_SECONDS:
-            self.num_jumps += 1
-            self._offset += last - seconds
-            seconds = last
-        self._last[packet.stream.index] = seconds
-        shift = round(self._offset / packet.time_base)
+        seconds = ticks * packet.time_base
+        if packet.stream.type in {"video", "audio"}:
+            offset = self._offset(packet.stream.index, seconds, (packet.duration or 0) * packet.time_base)
+        else:  # these may be far apart
+            now = max((last for last, _ in self._last.values()), default=seconds)
+            offset = min(self._offsets[-2:], key=lambda offset: abs(seconds + offset - now))
+        shift = round(offset / packet.time_base)
         if shift:
             packet.pts = packet.pts + shift if packet.pts is not None else None
             packet.dts = packet.dts + shift if packet.dts is not None else None
+
+    def _offset(self, stream_index: int, seconds: Fraction, duration: Fraction) -> Fraction:
+        """What to add to the time of a packet; the section that begins with it where it does not follow the last."""
+        newest = len(self._offsets) - 1
+        section = self._sections.get(stream_index, newest)
+        start = seconds + self._offsets[section]
+        last, end = self._last.get(stream_index, (start, start))
+        if not last - _MAX_BACKWARD_SECONDS <= start <= last + _MAX_GAP_SECONDS:
+            # Streams cross a jump one after the other, and keep their distance there.
+            if section == newest or abs(seconds + self._offsets[newest] - end) > _MAX_GAP_SECONDS:
+                self._offsets.append(end - seconds)
+            section = len(self._offsets) - 1
+            self._offsets[section] = max(self._offsets[section], end - seconds)
+            start = seconds + self._offsets[section]
+        self._sections[stream_index] = section
+        self._last[stream_index] = start, start + (duration or max(start - last, Fraction(0)))
+        return self._offsets[section]
 
 
 class Arrivals:

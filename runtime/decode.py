@@ -165,9 +165,19 @@ class Decoder:
         return self._demuxer.video_stream
 
     @property
+    def frame_rate(self) -> Fraction:
+        """Frames per second of the source, on average."""
+        return self._demuxer.frame_rate
+
+    @property
     def other_streams(self) -> tuple[Stream, ...]:
         """What is carried along: audio, subtitles, attachments and data, in the source's order."""
         return self._demuxer.other_streams
+
+    @property
+    def covers(self) -> "tuple[Packet[Stream], ...]":
+        """The cover pictures, which are no frames."""
+        return tuple(self._demuxer.covers.values())
 
     @property
     def chapters(self) -> list[Any]:
@@ -306,7 +316,8 @@ class Decoder:
         if pictures.clock.num_repaired:
             self.notes.append(f"{pictures.clock.num_repaired} missing or backward timestamps were repaired")
         if num_jumps:
-            self.notes.append(f"the times of the stream jumped {num_jumps} times: joined")
+            times = "once" if num_jumps == 1 else f"{num_jumps} times"
+            self.notes.append(f"the times of the stream jumped {times}: joined")
         missing = self._demuxer.shortfall(pictures.clock.span_seconds)
         if missing is not None or pictures.is_cut_off:
             self.problems.append(missing or "ends within its last packet: cut off")

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from stylize.runtime.choose_video import choose_video, shortfall
+from stylize.runtime.choose_video import choose_video, is_cover, lacks_clock, shortfall
 from stylize.runtime.clock import Arrivals, Continuity
 from stylize.runtime.selection import Cut, Selection
 from stylize.runtime.source import has_sought, open_source
@@ -19,6 +19,7 @@ from stylize.runtime.source import has_sought, open_source
 __all__ = ["Demuxer"]
 
 _DEFAULT_RATE: Final = Fraction(25)  # FFmpeg's own default for sources without a rate
+_DISCARD_ALL: Final = 48  # AVDISCARD_ALL of libavcodec/defs.h
 # Covers pictures that open groups leave undecodable and subtitles that began earlier.
 _SEEK_MARGIN_SECONDS: Final = 10
 
@@ -51,9 +52,10 @@ class Demuxer:
         """
         self.arrivals = Arrivals()
         """When packets come."""
+        self.covers: dict[int, Packet[Stream]] = {}
+        """The cover pictures by stream, which come before everything else."""
         self._source, self._selection = source, selection
         self._problems = problems
-        self._continuity = Continuity() if is_live else None
         self._last_end_seconds = 0.0  # over all streams, from the start of the file
         opened = open_source(
             source,
@@ -68,12 +70,16 @@ class Demuxer:
         except BaseException:
             self.container.close()
             raise
+        may_jump = lacks_clock(self.container)
+        self._continuity = Continuity() if is_live or may_jump else None
+        origin = Fraction(self.container.start_time or 0, av.time_base)
         audio = [stream.index for stream in self.container.streams if stream.type == "audio"]
         self.cut = Cut(
             selection,
-            origin=Fraction(self.container.start_time or 0, av.time_base),
+            origin=origin,
             waits_for=(self.video_stream.index, *audio),
-            starts_at_zero=is_live,
+            # What is shown before 0 is shown by no player, and of a clock that began at will nobody wants the time.
+            starts_at_zero=is_live or may_jump or origin < 0,
         )
         """The part, in the source's own times."""
 
@@ -90,7 +96,11 @@ class Demuxer:
     @property
     def other_streams(self) -> tuple[Stream, ...]:
         """What is carried along: audio, subtitles, attachments and data, in the source's order."""
-        return tuple(stream for stream in self.container.streams if stream.type != "video")
+        return tuple(
+            stream
+            for stream in self.container.streams
+            if stream.type != "video" and not (stream.type == "data" and _is_told_otherwise(stream))
+        )
 
     @property
     def chapters(self) -> list[Any]:
@@ -110,7 +120,7 @@ class Demuxer:
 
     @property
     def num_jumps(self) -> int:
-        """How often the times of a live source have jumped so far."""
+        """How often the times of a source whose times may jump have done so far."""
         return self._continuity.num_jumps if self._continuity is not None else 0
 
     def seek_near(self, seconds: Fraction) -> bool:
@@ -133,6 +143,9 @@ class Demuxer:
             for packet in self.container.demux():
                 if packet.size == 0:
                     continue  # a flush marker
+                if packet.pts is None and is_cover(packet.stream):
+                    self.covers[packet.stream.index] = packet
+                    continue
                 self.arrivals.note()
                 if self._continuity is not None:
                     self._continuity.mend(packet)
@@ -165,3 +178,8 @@ class Demuxer:
                 None if self._selection.end_seconds is None else self.cut.seconds_until_end(self.video_stream)
             ),
         )
+
+
+def _is_told_otherwise(stream: Stream) -> bool:
+    """Whether an MP4 holds in this track what FFmpeg tells as chapters, and discards it, or as the tag `timecode`."""
+    return stream.discard == _DISCARD_ALL or "timecode" in stream.metadata

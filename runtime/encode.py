@@ -17,7 +17,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from stylize.runtime.carry import kept_tags, open_carriers
-from stylize.runtime.check import Track, check_tracks, tracks_of_file
+from stylize.runtime.check import Track, check_tracks, is_shown, tracks_of_file
 from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.device_color import SurfaceLayout
 from stylize.runtime.errors import OptionError, OutputMediaError
@@ -25,6 +25,7 @@ from stylize.runtime.frame import TimedPicture
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.selection import Item
 from stylize.runtime.stream_output import StreamOutput
+from stylize.runtime.timecode import moved_timecode
 from stylize.runtime.video_encoder import EncodeOptions, VideoEncoder
 
 __all__ = ["EncodeOptions", "Encoder"]
@@ -78,7 +79,6 @@ class Encoder:
         self._info = info
         self._options = options or EncodeOptions()
         self._is_started = self._is_finished = False
-        self._early: list[Packet[Stream]] = []  # carried packets that came before the encoder was opened
         with self._reported():
             self._container = self._open_container(source)
         try:
@@ -93,9 +93,12 @@ class Encoder:
                 self.notes = self._video.notes
                 """What had to be changed on the way out, one sentence each; complete with the last frame."""
                 if source is not None:
-                    self._video.stream.metadata.update(kept_tags(source.video_stream))
-                others = source.other_streams if source is not None else ()
-                self._carriers = open_carriers(self._container, others, notes=self.notes)
+                    tags = kept_tags(source.video_stream)
+                    self._video.stream.metadata.update(_with_timecode(tags, source, rate=info.frame_rate))
+                others, covers = (source.other_streams, source.covers) if source is not None else ((), ())
+                self._carriers = open_carriers(self._container, others, covers=covers, notes=self.notes)
+                self._early: list[Packet[Stream]] = [*covers]
+                """Carried packets that came before the encoder was opened."""
             self._tracks = {stream.index: Track(stream.type) for stream in self._container.streams}
             if not self._video.is_opened_by_frame:
                 self._start()
@@ -231,8 +234,8 @@ class Encoder:
     def _mux(self, packets: "list[Packet[Stream]]") -> None:
         """Write packets of a carried stream and remember their times."""
         for packet in packets:
-            if packet.pts is not None:
-                self._tracks[packet.stream.index].add(packet.pts, packet.time_base)
+            if is_shown(packet):
+                self._tracks[packet.stream.index].add(packet.pts or 0, packet.time_base)
             self._container.mux_one(packet)
 
     @contextmanager
@@ -275,10 +278,23 @@ class Encoder:
         if self._options.is_live:
             container.options.update(_LIVE_OPTIONS | _LIVE_OPTIONS_OF.get(container.format.name, {}))
         if source is not None:
-            tags = source.container.metadata
-            container.metadata.update({key: text for key, text in tags.items() if key not in _STALE_TAGS})
+            tags = {key: text for key, text in source.container.metadata.items() if key not in _STALE_TAGS}
+            container.metadata.update(_with_timecode(tags, source, rate=self._info.frame_rate))
             container.set_chapters(source.chapters)
         return container
+
+
+def _with_timecode(tags: dict[str, str], source: Decoder, *, rate: Fraction) -> dict[str, str]:
+    """`tags`, of which a timecode is that of the first frame to be written, `rate` of them per second."""
+    start = source.selection.start_seconds
+    if not start and source.selection.frame_rate is None:
+        return tags
+    moved = {
+        key: moved_timecode(text, by_seconds=start + source.first_seconds, rate=source.frame_rate, new_rate=rate)
+        for key, text in tags.items()
+        if key.lower() == "timecode"
+    }
+    return {key: text for key, text in (tags | moved).items() if text is not None}
 
 
 def _movie_timescale(time_base: Fraction, source: Decoder | None) -> int:

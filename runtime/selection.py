@@ -127,18 +127,19 @@ class Cut:
             selection: start and end.
             origin: the file's start in seconds, to which both are relative.
             waits_for: indexes of the streams that must be past the end before reading stops.
-            starts_at_zero: whether the part does so where the whole file is one, too.
+            starts_at_zero: whether the part does so where nothing is cut off at its start, too.
         """
         self.first = origin + selection.start_seconds
         """Start of the part in the file's own seconds."""
         self._end = None if selection.end_seconds is None else origin + selection.end_seconds
         # Without a start to move to zero, times stay as they are.
-        self._shift = self.first if selection.start_seconds or starts_at_zero else Fraction(0)
+        self._has_start = bool(selection.start_seconds)
+        self._shift = self.first if self._has_start or starts_at_zero else Fraction(0)
         self._unfinished = set(waits_for)
 
     def has(self, seconds: Fraction) -> bool:
         """Whether what is shown at `seconds` belongs to the part."""
-        if self._shift and seconds < self.first:
+        if self._has_start and seconds < self.first:
             return False
         return self._end is None or seconds < self._end
 
@@ -172,7 +173,7 @@ class Cut:
         """Shift the times of a packet; False for one outside. Subtitles that reach into the part are kept."""
         ticks = packet.pts if packet.pts is not None else packet.dts
         if ticks is None:
-            return not self._shift
+            return not self._has_start
         is_inside = self.has(ticks * packet.time_base)
         shift = self.shift_ticks(packet.time_base)
         if not is_inside and packet.stream.type == "subtitle" and packet.duration:

@@ -79,6 +79,7 @@ def _add_sound(container: av.container.OutputContainer, spec: ClipSpec) -> list[
     if spec.sound_start_seconds is None:
         return []
     stream = container.add_stream(spec.sound_codec, rate=SAMPLE_RATE_HZ, layout="mono")
+    stream.bit_rate = stream.bit_rate or 64_000  # WMA has no default
     num_samples = int(spec.sound_seconds * SAMPLE_RATE_HZ)
     wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(num_samples) / SAMPLE_RATE_HZ)
     frame = av.AudioFrame.from_ndarray(wave[None, :].astype(np.float32), format="fltp", layout="mono")
