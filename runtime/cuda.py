@@ -2,15 +2,15 @@
 
 PyAV, TensorRT and ONNX Runtime work in the GPU's primary context, so this does too: an address of one is an address
 of all. It is retained once per process and never let go, as the CUDA runtime does. PyCUDA keeps a stack of contexts
-per thread and aborts the process when a thread ends with something on it, hence `current`. It has no call for CUDA
-graphs nor for the flags of that context, so those go to the driver directly.
+per thread and aborts the process when a thread ends with something on it, hence `current`. It has no call for the
+flags of that context, which go to the driver directly, as do graphs (`cuda_graph.py`).
 """
 
 import atexit
 import ctypes
 import importlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
@@ -26,13 +26,12 @@ from stylize.runtime.dlpack import CUDA
 from stylize.runtime.errors import BackendError, BackendUnavailableError
 from stylize.runtime.gpu import Gpu, call_driver, find_gpu
 
-__all__ = ["CudaDevice", "CudaGraph"]
+__all__ = ["CudaDevice"]
 
 _NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING: does not wait for the stream of FFmpeg's decoder by itself
 # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING: who waits sleeps and leaves the processor to decoder and encoder
 _WAITED_FOR: Final = 1 | 2
 _SCHED_BLOCKING_SYNC: Final = 4  # CU_CTX_SCHED_BLOCKING_SYNC
-_THREAD_LOCAL: Final = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 
 
 def import_pycuda() -> Any:  # noqa: ANN401 - no stubs
@@ -254,43 +253,6 @@ class CudaHostBuffer(HostBuffer):
             with self._device.current():
                 self._allocation.free()
             self._allocation = None
-
-
-class CudaGraph:
-    """Work recorded from a stream, to be queued again with one call; not while its addresses are freed."""
-
-    def __init__(self, device: CudaDevice, cuda_stream: Stream, work: Callable[[], None]) -> None:
-        """Record what `work` queues on `cuda_stream`; nothing of it runs yet.
-
-        Raises:
-            BackendError: `work` does something that cannot be recorded, such as waiting for the device.
-        """
-        stream = ctypes.c_void_p(cuda_stream.handle)
-        graph, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
-        call_driver("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
-        try:
-            try:
-                work()
-            finally:
-                call_driver("cuStreamEndCapture", stream, ctypes.byref(graph))
-            call_driver("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
-        finally:
-            if graph:
-                call_driver("cuGraphDestroy", graph)
-
-    def launch(self, *, cuda_stream: int) -> None:
-        """Queue everything on the stream with this handle.
-
-        Raises:
-            BackendError: the driver refused.
-        """
-        call_driver("cuGraphLaunch", self._executable, ctypes.c_void_p(cuda_stream))
-
-    def close(self) -> None:
-        """Free it; calling it again is harmless."""
-        if self._executable:
-            call_driver("cuGraphExecDestroy", self._executable)
-            self._executable = ctypes.c_void_p()
 
 
 @cache

@@ -115,6 +115,7 @@ class DevicePass:
                 closing(OutputPool(lambda: OutputSlot(device, output, is_for_host=is_encoded_by_host), NUM_IN_FLIGHT))
             )
             self._clear_flags()
+            self._warm_up()
             self._owned = owned.pop_all()
 
     def begin(self, surface: Surface, *, finish: Finish) -> Callable[[], None]:
@@ -243,6 +244,21 @@ class DevicePass:
         picture.colorspace, picture.color_range = color.matrix, color.range
         picture.color_primaries, picture.color_trc = color.primaries, color.transfer
         return picture
+
+    def _warm_up(self) -> None:
+        """Let the network take its memory and record its graph before any other thread works on the device."""
+        tensor, (black, white) = self._input, self._runner.contract.value_range
+        _, _, height, width = tensor.shape
+        noise = np.random.default_rng(0).random(tensor.shape, np.float32) * np.float32(white - black) + black
+        extras = self._extra_inputs.at(0.0, height=height, width=width)
+        with self._device.allocate_host(tensor.size_bytes) as staged:
+            staged.data.view(np.float16 if tensor.precision == "fp16" else np.float32)[:] = noise.reshape(-1)
+            self._device.upload(tensor.address, staged, tensor.size_bytes, cuda_stream=self._compute)
+            try:
+                for _ in range(2):  # the second pass at the same addresses is what is recorded
+                    self._runner.enqueue(tensor, target=self._output, cuda_stream=self._compute.handle, extras=extras)
+            finally:
+                self._compute.synchronize()
 
     def _clear_flags(self) -> None:
         zero = self._inputs[0].flags

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.cuda import CudaDevice
+from stylize.runtime.cuda_graph import RepeatedPass
 from stylize.runtime.device import DeviceTensor, Stream
 from stylize.runtime.device_inputs import DeviceInputs
 from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
@@ -61,7 +63,11 @@ def _library_folders(*, beside: Path) -> list[Path]:
 
 
 class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
-    """Runs a model on our stream and our addresses; nothing is copied and nobody waits."""
+    """Runs a model on our stream and our addresses; nothing is copied and nobody waits.
+
+    ONNX Runtime queues kernel by kernel, which takes the CPU longer than the GPU needs for a small network. It can
+    record CUDA graphs itself, but then no thread may call CUDA meanwhile, and FFmpeg's decoder does.
+    """
 
     def __init__(self, artifact: Artifact, *, device: CudaDevice, cuda_stream: Stream) -> None:
         """Import the backend.
@@ -81,19 +87,23 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
         self._session: Any = None
         self._binding: Any = None
         self._run_options: Any = None
+        self.repeated = RepeatedPass(device, cuda_stream=cuda_stream, name=artifact.name)
+        """Records the passes."""
 
     @property
     def description(self) -> str:
-        """For example `ONNX Runtime 1.31.1, CUDA, NVIDIA H200, fp16`."""
+        """For example `ONNX Runtime 1.31.1, CUDA, NVIDIA H200, fp16, CUDA graph`."""
         # From compute capability 8.0 on, cuDNN rounds the factors of float32 convolutions to 10 bits (TF32).
         has_tf32 = self.precision == "fp32" and float(self._device.gpu.compute_capability) >= 8.0
         computed = "fp32 (TF32)" if has_tf32 else self.precision
-        return f"ONNX Runtime {self._onnxruntime.__version__}, CUDA, {self._device.gpu.name}, {computed}"
+        graph = ", CUDA graph" if self.repeated.is_recorded else ""
+        return f"ONNX Runtime {self._onnxruntime.__version__}, CUDA, {self._device.gpu.name}, {computed}{graph}"
 
     def activate(self) -> None:
         """Load the model; see `Runner.activate`."""
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         provider = (
             PROVIDER,
             {
@@ -124,6 +134,9 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
                     "pip install 'stylize[gpu]', or choose --backend onnxruntime for the CPU"
                 )
             self._binding = self._session.io_binding()
+        # What runs on the CPU would be left out of a graph, and what is copied to and from it read from old places.
+        parts = self._session.get_provider_graph_assignment_info()
+        self.repeated.can_record = all(part.ep_name == PROVIDER for part in parts)
         self._run_options = self._onnxruntime.RunOptions()
         # The caller's events say when a pass is over; without this every run waits for the GPU.
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -137,13 +150,21 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
             BackendError: the graph fails, for example out of memory.
         """
         assert cuda_stream == self._stream.handle, "the stream is chosen when the session is made"
-        contract, binding, ordinal = self.contract, self._binding, self._device.gpu.index
-        inputs = {contract.input_name: source, **self._extras.show(extras)}
-        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, {contract.output_name: target})):
+        inputs = {self.contract.input_name: source, **self._extras.show(extras)}
+        self.repeated.enqueue(
+            (*inputs.values(), target), bind=lambda: self._bind(inputs, target), work=lambda: self._run(source)
+        )
+
+    def _bind(self, inputs: Mapping[str, DeviceTensor], target: DeviceTensor) -> None:
+        """Set shapes and addresses of everything."""
+        binding, outputs = self._binding, {self.contract.output_name: target}
+        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
             for name, tensor in tensors.items():
-                bind(name, "cuda", ordinal, _TYPES[tensor.precision], tensor.shape, tensor.address)
+                bind(name, "cuda", self._device.gpu.index, _TYPES[tensor.precision], tensor.shape, tensor.address)
+
+    def _run(self, source: DeviceTensor) -> None:
         try:
-            self._session.run_with_iobinding(binding, self._run_options)
+            self._session.run_with_iobinding(self._binding, self._run_options)
         except onnxruntime_errors(self._onnxruntime) as error:
             raise BackendError(
                 f"ONNX Runtime failed on {source.shape} {source.precision}: {one_line(error)}"
@@ -152,5 +173,6 @@ class OnnxRuntimeCudaRunner(Runner[DeviceTensor]):
     def close(self) -> None:
         """Free the session."""
         with self._device.current():
+            self.repeated.forget()
             self._binding = self._session = None
             self._extras.close()

@@ -7,7 +7,8 @@ from typing import Any
 
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.contract import NOISE_INPUT, STYLE_WEIGHTS_INPUT, ModelContract, Precision
-from stylize.runtime.cuda import CudaDevice, CudaGraph
+from stylize.runtime.cuda import CudaDevice
+from stylize.runtime.cuda_graph import RepeatedPass
 from stylize.runtime.device import DeviceTensor, Stream
 from stylize.runtime.device_inputs import DeviceInputs
 from stylize.runtime.engine_cache import fitting_engine
@@ -50,12 +51,11 @@ class TensorRTRunner(Runner[DeviceTensor]):
         self._contract = artifact.contract
         self._trt: Any = None
         self._logger: Any = None
+        self._trt_runtime: Any = None
         self._builder: Builder = "tensorrt"
         self._engine: Any = None
         self._context: Any = None
-        self._graph: CudaGraph | None = None
-        self._recorded: tuple[object, ...] = ()  # what the graph is of, or what was run once without one
-        self._can_record = True
+        self.repeated = RepeatedPass(device, cuda_stream=cuda_stream, name=artifact.name)
 
     @property
     def contract(self) -> ModelContract:
@@ -68,16 +68,17 @@ class TensorRTRunner(Runner[DeviceTensor]):
         version = self._trt.__version__ if self._trt is not None else "(not loaded)"
         plan = self.artifact.plan
         precision = plan.header.precision if plan is not None else self.contract.precision
-        graph = ", CUDA graph" if self._graph is not None or self._builder == "tensorrt_rtx" else ""
+        graph = ", CUDA graph" if self.repeated.is_recorded or self._builder == "tensorrt_rtx" else ""
         return f"{TITLES[self._builder]} {version}, {self._device.gpu.name}, {precision}{graph}"
 
     def activate(self) -> None:
         """Load the engine, built anew where it does not fit this machine; see `Runner.activate`."""
         with self._device.current():
             engine, self._builder = fitting_engine(self.artifact, self._device.gpu)
+            self.repeated.can_record = self._builder == "tensorrt"
             self._trt = trt = import_tensorrt(self._builder)
             self._logger = collecting_logger(trt)
-            trt_runtime = trt.Runtime(self._logger)
+            self._trt_runtime = trt_runtime = trt.Runtime(self._logger)  # must outlive what it has made
             # An engine for later versions brings TensorRT's lean runtime along, code that is loaded into this process.
             plan = self.artifact.plan
             trt_runtime.engine_host_code_allowed = plan is not None and plan.header.is_version_compatible
@@ -103,27 +104,13 @@ class TensorRTRunner(Runner[DeviceTensor]):
         """
         assert cuda_stream == self._stream.handle, "the stream is chosen when the runner is made"
         inputs = {self.contract.input_name: source, **self._extras.show(extras)}
-        key = (*inputs.values(), target)
-        if key == self._recorded and self._graph is not None:
-            self._graph.launch(cuda_stream=cuda_stream)
-            return
-        if key != self._recorded:
-            self._bind(inputs, target)
-            self._execute()  # the first pass of a shape may take memory, which cannot be recorded
-            self._recorded = key
-            return
-        if self._can_record and self._builder == "tensorrt":
-            self._record()
-        if self._graph is not None:
-            self._graph.launch(cuda_stream=cuda_stream)
-        else:
-            self._execute()
+        self.repeated.enqueue((*inputs.values(), target), bind=lambda: self._bind(inputs, target), work=self._execute)
 
     def close(self) -> None:
         """Free the engine."""
         with self._device.current():
-            self._forget_graph()
-            self._context = self._engine = None
+            self.repeated.forget()
+            self._context = self._engine = self._trt_runtime = None
             self._extras.close()
 
     def _open_context(self) -> Any:  # noqa: ANN401 - no stubs
@@ -172,7 +159,6 @@ class TensorRTRunner(Runner[DeviceTensor]):
 
     def _bind(self, inputs: Mapping[str, DeviceTensor], target: DeviceTensor) -> None:
         """Set shapes and addresses of everything."""
-        self._forget_graph()
         context, contract = self._context, self.contract
         source = inputs[contract.input_name]
         for name, tensor in inputs.items():
@@ -194,19 +180,6 @@ class TensorRTRunner(Runner[DeviceTensor]):
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
             raise BackendError(f"{TITLES[self._builder]} failed: {self._reason()}")
-
-    def _record(self) -> None:
-        try:
-            self._graph = CudaGraph(self._device, self._stream, self._execute)
-        except BackendError as error:
-            self._can_record = False
-            logger.warning("%s: runs without a CUDA graph: %s", self.artifact.path, error)
-
-    def _forget_graph(self) -> None:
-        if self._graph is not None:
-            self._stream.synchronize()
-            self._graph.close()
-        self._graph, self._recorded = None, ()
 
     def _reason(self) -> str:
         errors: list[str] = self._logger.errors

@@ -36,7 +36,7 @@ def test_without_pycuda_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
 def test_graph_calls_are_those_of_the_driver() -> None:
     """Names and numbers of arguments of the calls that go past PyCUDA, against NVIDIA's header."""
     header = CUDA_HEADER.read_text()
-    source = "".join((SOURCE.parent / name).read_text() for name in ("cuda.py", "gpu.py"))
+    source = "".join((SOURCE.parent / name).read_text() for name in ("cuda.py", "cuda_graph.py", "gpu.py"))
     versions = dict(re.findall(r"#define (cu\w+)\s+(?:__CUDA_API_PTSZ\()?(cu\w+(?:_v\d|WithFlags))", header))
     for name, count in {
         "cuStreamBeginCapture": 2,

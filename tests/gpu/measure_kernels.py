@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from stylize.runtime.color import Color
-from stylize.runtime.cuda import CudaDevice, CudaGraph
+from stylize.runtime.cuda import CudaDevice
+from stylize.runtime.cuda_graph import CudaGraph
 from stylize.runtime.device import DeviceBuffer
 from stylize.runtime.device_color import RgbTensors, SurfaceLayout, kernel_name, kernel_pass
 from stylize.runtime.device_steady import DeviceSteadier
@@ -119,7 +120,7 @@ def steadying(device: CudaDevice, width: int, height: int) -> dict[str, float]:
 
         make_rgb(styled.address, surfaces[0])
         two_pictures()  # the first picture has nothing to hold on to
-        graph = owned.enter_context(closing(CudaGraph(device, stream, two_pictures)))
+        graph = owned.enter_context(closing(CudaGraph(stream, two_pictures)))
         works = {"steady": two_pictures, "steady_as_graph": lambda: graph.launch(cuda_stream=stream.handle)}
         return {f"{name}_ms": 1000 * seconds_per_launch(device, work) / 2 for name, work in works.items()}
 

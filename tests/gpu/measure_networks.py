@@ -27,6 +27,8 @@ from stylize.runtime.runner_onnxruntime_cuda import PROVIDER_OPTIONS
 NETWORKS = {"reconet": ("reconet", {}), "fast": ("fast", {"width": 48}), "fastest": ("fastest", {})}
 # Whether ONNX Runtime is faster with channels last, for which it turns tensors around at each normalisation.
 CHANNELS_LAST = " channels-last"
+# What recording the pass as a CUDA graph gains.
+NO_GRAPH = " kernel by kernel"
 EAGER = ("eager fp32", "eager fp32 (TF32)", "eager fp16 channels-last")
 ROW_SECONDS = 90
 NUM_WARMUP = 10
@@ -38,7 +40,8 @@ WANTED_TIMES_EAGER = 8.0
 def main(target: Path, backend: str, size: str, num_passes: str) -> None:
     rows: list[dict[str, Any]] = []
     for network in ("machine", *NETWORKS):
-        ours = (backend, backend + CHANNELS_LAST) if backend == Backend.ONNXRUNTIME_CUDA else (backend,)
+        kinds = ("", CHANNELS_LAST, NO_GRAPH) if backend == Backend.ONNXRUNTIME_CUDA else ("",)
+        ours = [backend + kind for kind in kinds]
         for what in ("limits",) if network == "machine" else (*ours, *EAGER):
             command = [sys.executable, __file__, "--row", network, what, size, num_passes]
             row: dict[str, Any] = {"network": network, "what": what, "size": size}
@@ -59,7 +62,8 @@ def reached(rows: list[dict[str, Any]], backend: str) -> list[dict[str, Any]]:
     fps = {(row["network"], row["what"]): row.get("frames_per_second") for row in rows}
     results = []
     for network, wanted in WANTED_FPS.items():
-        ours, eager = fps.get((network, backend)), fps.get((network, EAGER[0]))
+        ways = [found for (name, what), found in fps.items() if name == network and what.startswith(backend) and found]
+        ours, eager = max(ways, default=None), fps.get((network, EAGER[0]))
         times = ours / eager if ours and eager else None
         results += [
             {"what": f"{network}, frames per second", "wanted": wanted, "found": ours},
@@ -100,6 +104,8 @@ def ours(network: str, backend: str, size: tuple[int, int], num_passes: int) -> 
         if backend.startswith(Backend.ONNXRUNTIME_CUDA):
             PROVIDER_OPTIONS["prefer_nhwc"] = str(int(backend.endswith(CHANNELS_LAST)))
             session = open_cuda_session(artifact, backend=Backend.ONNXRUNTIME_CUDA, gpu=0)
+            if backend.endswith(NO_GRAPH):
+                session.runner.repeated.can_record = False  # type: ignore[attr-defined]
             case = DeviceNetworkCase(session, [Frame.blank(*size)] * (NUM_WARMUP + num_passes))
             seconds = list(case())[NUM_WARMUP:]
             facts = {"runner": session.runner.description}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -15,8 +16,9 @@ from helpers.host_kernels import host_kernels
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.color import Color
 from stylize.runtime.contract import ModelContract
-from stylize.runtime.cuda import CudaDevice, CudaGraph
-from stylize.runtime.device import Device
+from stylize.runtime.cuda import CudaDevice
+from stylize.runtime.cuda_graph import CudaGraph, RepeatedPass
+from stylize.runtime.device import Device, DeviceTensor
 from stylize.runtime.device_color import RgbTensors, SurfaceLayout, kernel_name, kernel_pass
 from stylize.runtime.device_pass import NUM_IN_FLIGHT, DevicePass, picture_of
 from stylize.runtime.device_steady import DeviceSteadier
@@ -36,9 +38,9 @@ def device() -> Iterator[CudaDevice]:
         yield device
 
 
-def identity(precision: str, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def identity(precision: str) -> Artifact:
     contract = ModelContract(network="copy", style="none", size_multiple=8, precision=precision)  # type: ignore[arg-type]
-    return Artifact(name="copy", path=tmp_path_factory.getbasetemp(), contract=contract, origin="file")
+    return Artifact(name="copy", path=Path("copy"), contract=contract, origin="file")
 
 
 def test_what_is_copied_in_comes_out(device: CudaDevice) -> None:
@@ -212,11 +214,9 @@ def steadied(
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize("pix_fmt", ["nv12", "yuv420p", "p010le"])
-def test_every_picture_comes_out_once_and_whole(
-    device: CudaDevice, pix_fmt: str, precision: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_every_picture_comes_out_once_and_whole(device: CudaDevice, pix_fmt: str, precision: str) -> None:
     width, height, count = 642, 362, 40
-    runner = CopyRunner(identity(precision, tmp_path_factory))
+    runner = CopyRunner(identity(precision))
     stream = device.open_stream()
     seen = []
     with DevicePass(
@@ -283,7 +283,7 @@ def test_a_graph_repeats_what_was_recorded(device: CudaDevice) -> None:
     with device.current(), device.allocate(256) as memory, device.allocate_host(256) as host:
         stream = device.open_stream()
         host.data[:] = 1
-        graph = CudaGraph(device, stream, lambda: device.upload(memory.address, host, 256, cuda_stream=stream))
+        graph = CudaGraph(stream, lambda: device.upload(memory.address, host, 256, cuda_stream=stream))
         for number in (7, 9):
             host.data[:] = number
             graph.launch(cuda_stream=stream.handle)
@@ -294,6 +294,30 @@ def test_a_graph_repeats_what_was_recorded(device: CudaDevice) -> None:
             assert np.unique(host.data).tolist() == [number]
         graph.close()
         graph.close()
+
+
+def test_a_pass_that_repeats_is_recorded(device: CudaDevice) -> None:
+    with device.current(), device.allocate(256) as read, device.allocate(256) as written:
+        stream = device.open_stream()
+        repeated = RepeatedPass(device, cuda_stream=stream, name="a copy")
+        source, target = (DeviceTensor(memory.address, (64,), "fp32") for memory in (read, written))
+        runner, queued = CopyRunner(identity("fp32")), []
+
+        def work() -> None:
+            queued.append(len(queued))
+            runner.enqueue(source, target=target, cuda_stream=stream.handle)
+
+        with device.allocate_host(256) as host:
+            for number in range(1, 6):
+                host.data[:] = number
+                device.upload(source.address, host, 256, cuda_stream=stream)
+                repeated.enqueue((source, target), bind=lambda: None, work=work)
+                device.download(host, target.address, 256, cuda_stream=stream)
+                stream.synchronize()
+                assert np.unique(host.data).tolist() == [number]
+        assert repeated.is_recorded
+        assert len(queued) == 3
+        repeated.forget()
 
 
 def test_too_little_memory_is_one_line(device: CudaDevice) -> None:

@@ -87,6 +87,7 @@ def test_a_video_whose_mix_changes_is_that_of_the_cpu_steadied_too(backend: str,
                 report = stylize_video(stylizer, clip, tmp_path / f"{name}.mp4", finish=finish)
             assert report.num_frames == 60
             assert not any("pictures pass through the CPU" in note for note in report.notes)
+            assert ("CUDA graph" in report.backend) == (name != Backend.ONNXRUNTIME)
             frames.append(np.stack(read_frames(tmp_path / f"{name}.mp4")))
         # Two encoders, two filters.
         assert min(psnr_db(found, wanted) for found, wanted in zip(*frames, strict=True)) > 28
