@@ -25,6 +25,7 @@ from stylize.runtime.frame_maker import FrameMaker
 from stylize.runtime.picture_reader import PictureReader
 from stylize.runtime.selection import Item, Selection, behind, resampled
 from stylize.runtime.source import local_files, pipe_hint
+from stylize.runtime.surface import is_on_device
 from stylize.runtime.surface_source import SurfaceSource
 from stylize.runtime.unattended import OneReader
 from stylize.runtime.video_info import VideoInfo
@@ -33,6 +34,10 @@ __all__ = ["Decoder", "Item", "VideoInfo"]
 
 # Frame threads hold one picture each; four decode 1080p H.264 at several hundred frames per second.
 _MAX_THREADS: Final = 4
+
+
+class _BetterOnCpu(Exception):  # noqa: N818 - not an error
+    """The video is to be opened again without the GPU; the text says why."""
 
 
 class Decoder:
@@ -83,7 +88,13 @@ class Decoder:
         self._open()
         try:
             items = self._decode()
-            self._first_packets, first = self._until_first_frame(items)
+            try:
+                self._first_packets, first = self._until_first_frame(items)
+            except _BetterOnCpu as reason:
+                self.notes.append(f"decoded on the CPU: {reason}")
+                self._reopen()
+                items = self._decode()
+                self._first_packets, first = self._until_first_frame(items)
             self.first_seconds = first.pts * first.time_base
             """Time of the first frame."""
             self._items: Iterator[Item] = chain(self._first_packets, [first], items)
@@ -102,7 +113,9 @@ class Decoder:
             problems=self.problems,
         )
         try:
-            self.pictures = PictureReader(self._demuxer, num_threads=self._num_threads, is_live=self.is_live)
+            self.pictures = PictureReader(
+                self._demuxer, num_threads=self._num_threads, is_live=self.is_live, on_first=self._check_first
+            )
             """What is known about damage and missing times."""
             if self._surfaces is not None:
                 self.notes += self._surfaces.configure(self.video_stream.codec_context)
@@ -110,6 +123,16 @@ class Decoder:
         except BaseException:
             self.container.close()
             raise
+
+    def _check_first(self, picture: av.VideoFrame) -> None:
+        """See that the GPU decodes as it should; where the source can be opened again, the CPU does otherwise."""
+        if self._surfaces is None or self._info is not None:
+            return
+        reason = self._surfaces.refuse(picture, self.video_stream.codec_context)
+        if reason and (files := local_files(self.source)) and all(path.is_file() for path in files):
+            raise _BetterOnCpu(reason)
+        if reason:
+            self.notes.append(reason if is_on_device(picture) else f"decoded on the CPU: {reason}")
 
     def _until_first_frame(self, items: Iterator[Item]) -> "tuple[list[Packet[Stream]], TimedPicture]":
         """The first frame, and the packets before it."""

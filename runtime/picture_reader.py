@@ -1,6 +1,6 @@
 """The packets of a video into its pictures: decoded, upright, progressive, each with a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import av
@@ -27,15 +27,24 @@ class ReadPicture(NamedTuple):
 class PictureReader:
     """Reads the pictures of one video in order, and keeps account of damage and of missing times; passive."""
 
-    def __init__(self, demuxer: Demuxer, *, num_threads: int, is_live: bool) -> None:
+    def __init__(
+        self,
+        demuxer: Demuxer,
+        *,
+        num_threads: int,
+        is_live: bool,
+        on_first: Callable[[av.VideoFrame], None] = lambda _: None,
+    ) -> None:
         """Prepare for the video of `demuxer`, from its start.
 
         Args:
             demuxer: gives the packets.
             num_threads: how many decode.
             is_live: whether pictures come in real time; those without a time get that of their arrival.
+            on_first: called with the first picture as it was decoded; may raise.
         """
         self._demuxer, self._is_live = demuxer, is_live
+        self._on_first: Callable[[av.VideoFrame], None] | None = on_first
         self._time_base = demuxer.time_base
         # A list of pictures must not lose those that other threads hold when a damaged one ends decoding.
         self._decoder = PictureDecoder(
@@ -55,6 +64,9 @@ class PictureReader:
     def read(self, packet: "Packet[Stream] | None") -> Iterator[ReadPicture]:
         """The pictures that `packet` completes, or with None the last ones."""
         for picture in self._decoder.decode(packet):
+            if self._on_first is not None:
+                self._on_first(picture)
+                self._on_first = None
             if self._is_live and picture.pts is None and picture.dts is None:
                 picture.pts = self._demuxer.arrivals.ticks(self._time_base)
             picture.time_base = self._time_base  # PyAV leaves it unset on the last ones

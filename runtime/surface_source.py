@@ -3,6 +3,7 @@
 import av
 from av.codec.context import CodecContext
 from av.codec.hwaccel import HWAccel
+from av.video.codeccontext import VideoCodecContext
 
 from stylize.runtime.hardware_video import gpu_refusal, nvdec
 from stylize.runtime.picture_filter import PictureFilter
@@ -36,19 +37,30 @@ class SurfaceSource:
         context.thread_count = 1  # the GPU has threads of its own, and frames waiting in ours would hold its memory
         return []
 
+    def refuse(self, picture: av.VideoFrame, context: VideoCodecContext) -> str:
+        """By the first picture as it was decoded: why `hwaccel` is None from now on; empty where it was or stays."""
+        size = picture.width, picture.height
+        if self._refusal:
+            return ""
+        if not is_on_device(picture):
+            # In the one thread of which there must not be more for a GPU.
+            self._refusal = f"NVDEC refuses {picture.format.name} of {size[0]}x{size[1]}"
+        elif size != (context.width, context.height):
+            # FFmpeg cuts surfaces off at their right and lower border only (av_frame_apply_cropping).
+            shown = f"{context.width}x{context.height} of {size[0]}x{size[1]}"
+            self._refusal = f"NVDEC leaves the border that the stream hides, {shown} are to be shown"
+        return self._refusal
+
     def begin(self, picture: av.VideoFrame, reasons: list[str]) -> list[str]:
         """Decide by the first picture; `reasons` are what is done to it on the CPU. Returns what is to be noted."""
-        notes = []
-        if not self._refusal and not is_on_device(picture):
-            notes.append(f"decoded on the CPU: NVDEC refuses {picture.format.name} of {picture.width}x{picture.height}")
         try:
             pix_fmt = surface_pix_fmt(picture)
         except ValueError as error:
             reasons = [*reasons, str(error)]
         if reasons:
-            return [*notes, f"pictures pass through the CPU: {', '.join(reasons)}"]
+            return [f"pictures pass through the CPU: {', '.join(reasons)}"]
         self.pix_fmt, self._size = pix_fmt, (picture.width, picture.height)
-        return notes
+        return []
 
     def takes(self, picture: av.VideoFrame, *, size: tuple[int, int]) -> bool:
         """Whether this picture is like the first one and needs nothing done on the CPU."""

@@ -4,13 +4,16 @@ What the GPU's own decoder and encoder do is for tests/gpu; here FFmpeg's on the
 without them.
 """
 
+import os
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
 from helpers.clips import ClipSpec, write_clip
@@ -29,6 +32,7 @@ from stylize.runtime.hardware_video import NVENC_OF
 from stylize.runtime.join import join_segments
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.surface import Surface
+from stylize.runtime.surface_source import SurfaceSource
 from stylize.runtime.video_encoder import VideoEncoder
 
 
@@ -320,3 +324,61 @@ def test_a_size_that_changes_in_mid_stream_is_brought_to_the_first(rig: Rig) -> 
     assert {frame.shape for frame in frames} == {(48, 64, 3)}
     assert rig.num_surfaces == len(frames) == report.num_frames
     assert any("changes its size to 80x48" in note for note in report.notes)
+
+
+class Engine:
+    """A decoder of the GPU as FFmpeg has it: asked for, and then the pictures come from it or not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.num_opened = 0
+        monkeypatch.setattr("stylize.runtime.surface_source.gpu_refusal", lambda _gpu: "")
+        monkeypatch.setattr("stylize.runtime.surface_source.nvdec", lambda _gpu: None)
+        configure = SurfaceSource.configure
+
+        def configured(source: SurfaceSource, context: VideoCodecContext) -> list[str]:
+            if source._refusal:
+                return configure(source, context)
+            self.num_opened += 1
+            context.thread_count = 1
+            return []
+
+        monkeypatch.setattr(SurfaceSource, "configure", configured)
+
+
+def test_what_nvdec_refuses_is_decoded_by_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's decoder is opened with one thread, in which FFmpeg goes on where the GPU does not take the stream."""
+    engine, clip = Engine(monkeypatch), write_clip(tmp_path / "in.mp4", ClipSpec(pix_fmt="yuv420p10le"))
+    with Decoder(clip, surface_gpu=0, num_threads=3) as decoder:
+        assert decoder.video_stream.codec_context.thread_count == 3
+        assert decoder.notes[0] == "decoded on the CPU: NVDEC refuses yuv420p10le of 64x48"
+        assert len([item for item in decoder if isinstance(item, Surface)]) == decoder.num_frames == 10
+    assert engine.num_opened == 1
+
+
+def test_a_pipe_that_nvdec_refuses_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Engine(monkeypatch)
+    clip, pipe = write_clip(tmp_path / "in.mkv", ClipSpec()), tmp_path / "pipe.mkv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(clip.read_bytes()))
+    writer.start()
+    with Decoder(pipe, surface_gpu=0) as decoder:
+        assert "decoded on the CPU: NVDEC refuses yuv420p of 64x48" in decoder.notes
+        assert len([item for item in decoder if isinstance(item, Surface)]) == 10
+    writer.join()
+
+
+def test_a_border_that_the_stream_hides_is_left_to_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg cuts it off of pictures in host memory, of those on a GPU only right and below."""
+    Engine(monkeypatch)
+    spec = ClipSpec(width=128, options=(("x264-params", "crop-rect=64,8,0,0"),))
+    with av.open(str(write_clip(tmp_path / "in.mp4", spec))) as container:
+        shown = next(container.decode(video=0))
+        context = container.streams.video[0].codec_context
+        assert (shown.width, shown.height) == (context.width, context.height) == (64, 40), "as decoded on the CPU"
+        monkeypatch.setattr("stylize.runtime.surface_source.is_on_device", lambda _picture: True)
+        source_of_surfaces = SurfaceSource(0)
+        assert source_of_surfaces.refuse(shown, context) == ""
+        on_gpu = av.VideoFrame(128, 48, "nv12")
+        reason = "NVDEC leaves the border that the stream hides, 64x40 of 128x48 are to be shown"
+        assert source_of_surfaces.refuse(on_gpu, context) == reason
+        assert source_of_surfaces.hwaccel is None

@@ -84,6 +84,20 @@ def test_nvdec_makes_the_pictures_of_the_cpu(codec: str, pix_fmt: str, width: in
         assert all(np.array_equal(*pair) for pair in zip(host_planes(downloaded(surface.picture)), planes, strict=True))
 
 
+@pytest.mark.parametrize("crop", ["64,8,0,0", "0,0,6,10"], ids=["left and above", "right and below"])
+def test_a_border_that_the_stream_hides_is_not_shown(crop: str, tmp_path: Path) -> None:
+    """FFmpeg cuts pictures of NVDEC off on the right and below only; the CPU has to decode the others."""
+    spec = ClipSpec(width=640, height=360, pts=range(8), options=(("x264-params", f"crop-rect={crop}"),), matrix=1)
+    clip = write_clip(tmp_path / "in.mkv", spec)
+    with av.open(str(clip)) as container:
+        wanted = [frame.reformat(format="nv12") for frame in container.decode(video=0)]
+    with Decoder(clip, surface_gpu=0) as decoder:
+        found = [downloaded(item.picture).reformat(format="nv12") for item in decoder if isinstance(item, Surface)]
+    for picture, reference in zip(found, wanted, strict=True):
+        assert (picture.width, picture.height) == (reference.width, reference.height)
+        assert all(np.array_equal(*pair) for pair in zip(host_planes(picture), host_planes(reference), strict=True))
+
+
 @pytest.mark.parametrize("resume", [None, ResumeOptions(segment_frames=8)], ids=["from the GPU", "in segments"])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("codec", NVENC_OF.values())
