@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from stylize.runtime.frame import ALPHA_PIX_FMT, PIX_FMT, WHITE, Frame
+from stylize.runtime.frame import ALPHA_PIX_FMT, PIX_FMT, WHITE, Frame, Plane
 
 __all__ = ["LUMA_WEIGHTS_BT709", "Color", "ColorConverter", "color_from_picture"]
 
@@ -36,6 +36,7 @@ _KR_KB: Final = {
 LUMA_WEIGHTS_BT709: Final = (0.2126, 0.7152, 0.0722)
 """Shares of red, green and blue in luma."""
 
+_MAX: Final = 2**16 - 1
 _HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 
 # Full chroma interpolation and accurate rounding keep an identity network within 2 code values; the
@@ -120,6 +121,33 @@ def _full_range_excess(pix_fmt: av.VideoFormat) -> float:
     return (2**bits - 1) / (255 * 2 ** (bits - 8)) if bits > 8 else 1.0
 
 
+def _opaque(pix_fmt: av.VideoFormat) -> int:
+    """What swscale makes of opaque pixels: it spreads alpha of packed RGB over 16 bits, and shifts that of others."""
+    planes = {component.plane for component in pix_fmt.components}
+    bits: int = max(component.bits for component in pix_fmt.components)
+    if pix_fmt.has_palette or (pix_fmt.is_rgb and len(planes) == 1):
+        return _MAX
+    return ((1 << bits) - 1) << (16 - bits)
+
+
+def _spread(frame: Frame, *, with_colors: bool) -> Frame:
+    """A copy of which opaque, and white, are the highest value, as swscale takes them for more than 8 bits."""
+    copy = Frame.blank(frame.width, frame.height, has_alpha=frame.alpha is not None)
+    for target, source in zip(copy.planes, frame.planes, strict=True):
+        target[:] = source
+        _scale(target, _MAX / WHITE if with_colors else 1.0)
+    if copy.alpha is not None and frame.alpha is not None:
+        copy.alpha[:] = frame.alpha
+        _scale(copy.alpha, _MAX / WHITE)
+    return copy
+
+
+def _scale(plane: Plane, factor: float) -> None:
+    """Multiply, rounded to nearest."""
+    if factor != 1.0:
+        plane[:] = np.minimum(np.rint(plane * np.float32(factor)), _MAX)
+
+
 class ColorConverter:
     """Turns decoded pictures into frames and frames into pictures to encode.
 
@@ -151,16 +179,18 @@ class ColorConverter:
         if excess != 1.0:
             for plane in frame.planes:
                 np.multiply(plane, np.float32(1 / excess), out=plane, casting="unsafe")
-        if is_rgb and frame.alpha is not None:
-            # swscale spreads alpha over all 16 bits, unlike colours.
-            np.multiply(frame.alpha, np.float32(WHITE / 65535), out=frame.alpha, casting="unsafe")
+        if frame.alpha is not None:
+            _scale(frame.alpha, WHITE / _opaque(picture.format))
         return frame
 
     def picture_from_frame(self, frame: Frame, *, color: Color, pix_fmt: str) -> av.VideoFrame:
         """Convert a frame to `pix_fmt`; time and colour tags are set on the result."""
-        is_rgb = _is_rgb(av.VideoFormat(pix_fmt))
+        target = av.VideoFormat(pix_fmt)
+        is_rgb = _is_rgb(target)
+        is_deep = any(component.bits > 8 for component in target.components)
+        source = _spread(frame, with_colors=is_rgb) if is_deep and (is_rgb or frame.alpha is not None) else frame
         picture = self._reformatter.reformat(
-            frame.picture,
+            source.picture,
             format=pix_fmt,
             dst_colorspace=_SWSCALE_MATRIX[color.matrix],
             src_color_range=ColorRange.JPEG,

@@ -312,13 +312,7 @@ class Decoder:
             picture_filter=picture_filter,
             is_alone=self.is_picture,
         )
-        return describe(
-            picture,
-            self._demuxer,
-            self.selection,
-            frame_maker=self._frame_maker,
-            is_transposed=picture_filter.is_transposing,
-        )
+        return describe(picture, self._demuxer, self.selection, frame_maker=self._frame_maker, pictures=self.pictures)
 
     def _lost_frames(self) -> Iterator[TimedPicture]:
         """Those behind the last frame that a decoder of one thread finds in the file, opened once more."""

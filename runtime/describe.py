@@ -8,6 +8,7 @@ from stylize.runtime.choose_video import announced_seconds
 from stylize.runtime.demux import Demuxer
 from stylize.runtime.frame_maker import FrameMaker
 from stylize.runtime.hdr_metadata import hdr_metadata
+from stylize.runtime.picture_reader import PictureReader
 from stylize.runtime.selection import Selection
 from stylize.runtime.surface import is_on_device, samples_pix_fmt
 from stylize.runtime.video_info import VideoInfo
@@ -16,7 +17,7 @@ __all__ = ["describe"]
 
 
 def describe(
-    picture: av.VideoFrame, demuxer: Demuxer, selection: Selection, *, frame_maker: FrameMaker, is_transposed: bool
+    picture: av.VideoFrame, demuxer: Demuxer, selection: Selection, *, frame_maker: FrameMaker, pictures: PictureReader
 ) -> VideoInfo:
     """What the frames of a video will be.
 
@@ -25,11 +26,11 @@ def describe(
         demuxer: of the video.
         selection: the part, rate and size asked for.
         frame_maker: has begun with `picture`.
-        is_transposed: whether width and height of the pictures were exchanged to make them upright.
+        pictures: gave the first one.
     """
     stream = demuxer.video_stream
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-    if is_transposed:
+    if pictures.filter.is_transposing:
         aspect = 1 / aspect
     seconds = selection.seconds_of(announced_seconds(demuxer.container, stream))
     width, height = frame_maker.size
@@ -44,7 +45,7 @@ def describe(
         pix_fmt=samples_pix_fmt(picture),
         num_frames=_num_frames(demuxer, selection, seconds),
         duration_seconds=seconds,
-        decoder=f"{stream.codec_context.codec.name}{by_nvdec}",
+        decoder=f"{pictures.decoder_name}{by_nvdec}",
         is_resampled=selection.frame_rate is not None,
         hdr_metadata=hdr_metadata(picture) if frame_maker.color.hdr else "",
     )

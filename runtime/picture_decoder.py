@@ -1,7 +1,7 @@
 """Packets into pictures, with an eye on those that got lost on the way."""
 
 from collections import deque
-from typing import Final
+from typing import Final, cast
 
 import av
 from av.packet import Packet
@@ -33,7 +33,7 @@ class PictureDecoder:
         """
         self.num_damaged = 0
         """Packets so far that could not be decoded."""
-        self._context = stream.codec_context
+        self._context = _context_of(stream)
         self._context.thread_type = "SLICE" if is_live else "AUTO"
         self._context.thread_count = num_threads
         self._packet_times: deque[int] = deque(maxlen=_NUM_REMEMBERED)
@@ -66,6 +66,16 @@ class PictureDecoder:
         return pictures
 
     @property
+    def name(self) -> str:
+        """FFmpeg's decoder in use."""
+        return self._context.codec.name
+
+    def restart(self) -> None:
+        """Forget earlier packets, as those to come are from elsewhere."""
+        if self._context.is_open:
+            self._context.flush_buffers()
+
+    @property
     def has_lost_the_end(self) -> bool:
         """After the last packet: whether pictures near the end are missing that one thread might have decoded."""
         if self._context.thread_count == 1:
@@ -73,3 +83,12 @@ class PictureDecoder:
         lost = set(self._packet_times) - set(self._picture_times)
         # Where each field has a packet of its own, half of the packets never become a picture.
         return self.is_cut_off or self._has_failed_at_end or 0 < len(lost) < len(self._packet_times) // 3
+
+
+def _context_of(stream: VideoStream) -> av.VideoCodecContext:
+    """The decoder of `stream`; for VP8 and VP9 with transparency, which FFmpeg's own leave out, that of libvpx."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
+    has_alpha = any(key.lower() == "alpha_mode" and text == "1" for key, text in stream.metadata.items())
+    if not has_alpha or name not in av.codecs_available:
+        return stream.codec_context
+    return cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))

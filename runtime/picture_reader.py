@@ -57,6 +57,7 @@ class PictureReader:
 
     def restart(self) -> None:
         """Go on with packets from the middle of the file; the span counts from its start all the same."""
+        self._decoder.restart()
         self.filter = PictureFilter()
         self.clock = Clock(self._time_base, self._demuxer.frame_rate)
         self.clock.set_first(self._demuxer.video_stream.start_time or 0)
@@ -77,6 +78,11 @@ class PictureReader:
     def _timed(self, pictures: list[av.VideoFrame]) -> Iterator[ReadPicture]:
         for picture in pictures:
             yield ReadPicture(picture, *self.clock.time_of(picture))
+
+    @property
+    def decoder_name(self) -> str:
+        """FFmpeg's decoder in use."""
+        return self._decoder.name
 
     @property
     def num_damaged(self) -> int:

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.hardware_video import NVENC_OF, gpu_refusal, nvenc_refusal
 from stylize.runtime.palette import PaletteFilter
+from stylize.runtime.pixel_format import has_alpha, losses, num_bits, suitable_pix_fmt
 from stylize.runtime.surface import Surface, is_on_device
 from stylize.runtime.tone_map import HdrRestorer
 
@@ -30,10 +31,10 @@ __all__ = ["EncodeOptions", "VideoEncoder"]
 
 _DEFAULT_PIX_FMT: Final = "yuv420p"  # the one every player has
 _HDR_PIX_FMT: Final = "yuv420p10le"  # of HDR10 and HLG broadcasts
+_ALPHA_CODECS: Final = {"mov": "prores_ks", "matroska": "ffv1", "webm": "libvpx-vp9"}  # by container
 _PALETTE_PIX_FMT: Final = "pal8"
 _ENCODERS_OF: Final = {"264": ("libx264",), "265": ("libx265",)}
 _HDR_BITS: Final = 10  # with 8 the steps of either curve show
-_LOSSLESS_CODECS: Final = {"ffv1"}  # keep the source's pixel format, there is no other reason to choose them
 # "17 or 18 to be visually lossless or nearly so" (trac.ffmpeg.org/wiki/Encode/H.264); brush strokes are
 # detail everywhere, on which x264's default of 23 shows. The preset was chosen by measurement on two stylized
 # clips: veryfast at 17 takes a third of the time of x264's own medium at 18, loses 0.2 dB PSNR in luma
@@ -125,6 +126,7 @@ class VideoEncoder:
         self._options = options
         self._converter = ColorConverter()
         self._palette: PaletteFilter | None = None
+        self._color = info.color
         self._restorer = HdrRestorer(info.color.hdr) if info.color.hdr is not None else None
         self._has_frames = False
         self.lost_alpha = ""
@@ -177,12 +179,13 @@ class VideoEncoder:
         else:
             assert isinstance(frame, Frame), "decoders make nothing else"
             if not (self._keeps_alpha or self.lost_alpha) and frame.is_transparent:
-                name = "GIF" if self._palette is not None else self._pix_fmt
-                self.lost_alpha = f"transparency is lost: {name} is written without"
+                codec = _ALPHA_CODECS.get(self._container.format.name)
+                way_out = f"; --codec {codec} keeps it" if codec is not None and codec != self.codec else ""
+                self.lost_alpha = f"transparency is lost: {self._pix_fmt} is written without{way_out}"
                 self.notes.append(self.lost_alpha)
             frame = frame if self._restorer is None else self._restorer.restored(frame)
             picture = self._converter.picture_from_frame(
-                _grown(frame, *self.size), color=self._info.color, pix_fmt=self._pix_fmt
+                _grown(frame, *self.size), color=self._color, pix_fmt=self._pix_fmt
             )
         if self.is_opened_by_frame and not self._has_frames and not is_on_device(picture):
             self.stream.codec_context.pix_fmt = self._pix_fmt  # it had to pass through the CPU, as all others will
@@ -225,7 +228,7 @@ class VideoEncoder:
         if not isinstance(stream, VideoStream):
             raise OptionError(f"--codec {name}: not a video encoder")
         self._pix_fmt = self._choose_gif_pix_fmt() if codec.name == "gif" else self._choose_pix_fmt(codec)
-        self._keeps_alpha = any(component.is_alpha for component in av.VideoFormat(self._pix_fmt).components)
+        self._keeps_alpha = has_alpha(self._pix_fmt)
         context = stream.codec_context
         context.width, context.height = self._encoded_size(self._pix_fmt)
         context.pix_fmt = self._pix_fmt if self._palette is None else _PALETTE_PIX_FMT
@@ -240,9 +243,11 @@ class VideoEncoder:
             self.is_opened_by_frame = True
         context.time_base = info.time_base
         context.sample_aspect_ratio = info.sample_aspect_ratio
+        if codec.name == "mjpeg":
+            self._color = replace(info.color, is_full_range=True)  # as JPEG has it
         if not av.VideoFormat(self._pix_fmt).is_rgb:
-            context.colorspace, context.color_range = info.color.matrix, info.color.range
-        context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
+            context.colorspace, context.color_range = self._color.matrix, self._color.range
+        context.color_primaries, context.color_trc = self._color.primaries, self._color.transfer
         known = {option.name for option in (*context.supported_options.private, *context.supported_options.generic)}
         stream.options.update(self._codec_options(codec, known))
         if codec.name == "libx265" and self._container.format.name in {"mp4", "mov"}:
@@ -260,8 +265,8 @@ class VideoEncoder:
             raise OptionError("--hdr keep: a GIF has no place for it; choose .mp4, .mkv, .mov or .webm")
         if self._options.pix_fmt not in {None, _PALETTE_PIX_FMT}:
             raise OptionError(f"--pix-fmt {self._options.pix_fmt}: a GIF has {_PALETTE_PIX_FMT}")
-        self._palette = PaletteFilter()
-        return "rgb24"
+        self._palette = PaletteFilter(has_alpha=has_alpha(self._info.pix_fmt))
+        return "bgra" if self._palette.has_alpha else "rgb24"
 
     def _default_codec(self) -> str:
         container = self._container
@@ -297,18 +302,15 @@ class VideoEncoder:
         if wanted is not None:
             if offered and wanted not in offered:
                 raise OptionError(f"--pix-fmt {wanted}: {codec.name} has {', '.join(offered)}")
-            if self._info.color.hdr is not None and _bits(wanted) < _HDR_BITS:
+            if self._info.color.hdr is not None and num_bits(wanted) < _HDR_BITS:
                 raise OptionError(f"--pix-fmt {wanted}: HDR needs {_HDR_BITS} bits; drop it, or --hdr keep")
             return wanted
         source = self._info.pix_fmt
-        if codec.name in _LOSSLESS_CODECS and source in offered:
-            return source
         default = _DEFAULT_PIX_FMT if self._info.color.hdr is None else _HDR_PIX_FMT
-        chosen = default if default in offered or not offered else offered[0]
-        if self._info.color.hdr is not None and _bits(chosen) < _HDR_BITS:
+        chosen = suitable_pix_fmt(codec, source, usual=default)
+        if self._info.color.hdr is not None and num_bits(chosen) < _HDR_BITS:
             raise OptionError(f"--hdr keep: {codec.name} has no {_HDR_PIX_FMT}; choose libx265, libsvtav1 or ffv1")
-        if _bits(source) > _bits(chosen):
-            self.notes.append(f"{_bits(source)}-bit source ({source}) encoded with {_bits(chosen)} bits ({chosen})")
+        self.notes += losses(source, chosen)
         return chosen
 
     def _encoded_size(self, pix_fmt: str) -> tuple[int, int]:
@@ -368,10 +370,6 @@ def _grown(frame: Frame, width: int, height: int) -> Frame:
 
 def _nvenc_pix_fmt(pix_fmt: str | None) -> str:
     return _NVENC_PIX_FMTS.get(pix_fmt or _DEFAULT_PIX_FMT, pix_fmt or _DEFAULT_PIX_FMT)
-
-
-def _bits(pix_fmt: str) -> int:
-    return max(component.bits for component in av.VideoFormat(pix_fmt).components)
 
 
 @cache

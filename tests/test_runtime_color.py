@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from helpers.clips import ClipSpec, write_clip
 from helpers.color_reference import Floats, rgb_from_yuv, upsampled, yuv_from_rgb
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, stylize_video
@@ -156,3 +157,57 @@ def test_ten_bit_source_is_encoded_with_eight_and_said(identity: Path, tmp_path:
     for found, wanted in zip(planes_of(result), planes_of(picture), strict=True):
         assert np.abs(found - wanted / 4).max() <= 1
     assert "10-bit source (yuv420p10le) encoded with 8 bits (yuv420p)" in report.notes
+
+
+@pytest.mark.parametrize("codec_bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("kind", ["gbrap", "yuva444p"])
+def test_opaque_stays_opaque_and_white_white(kind: str, codec_bits: int) -> None:
+    pix_fmt = kind if codec_bits == 8 else f"{kind}{codec_bits}le"
+    dtype, most = (np.uint8 if codec_bits == 8 else np.uint16), 2**codec_bits - 1
+    picture = av.VideoFrame(32, 16, pix_fmt)
+    picture.pts, picture.time_base, picture.colorspace, picture.color_range = 0, Fraction(1, 25), 1, FULL
+    neutral = most if kind == "gbrap" else (most + 1) // 2
+    for plane, value in zip(picture.planes, (most, neutral, neutral, most), strict=True):
+        np.frombuffer(plane, dtype)[:] = value
+    converter, color = ColorConverter(), Color(matrix=1, is_full_range=True)
+    frame = converter.frame_from_picture(picture, color=color, width=32, height=16)
+    assert frame.alpha is not None
+    assert frame.alpha.min() == frame.alpha.max() == WHITE
+    assert max(abs(int(plane.max()) - WHITE) for plane in frame.planes) <= 3  # of 65280, swscale's rounding
+    encoded = converter.picture_from_frame(frame, color=color, pix_fmt=pix_fmt)
+    for index, plane in enumerate(encoded.planes):
+        values = np.frombuffer(plane, dtype).reshape(16, -1)[:, :32]
+        is_chroma = kind == "yuva444p" and index in {1, 2}
+        assert np.abs(values.astype(int) - (neutral if is_chroma else most)).max() <= (3 if is_chroma else 0)
+    small = converter.picture_from_frame(frame, color=color, pix_fmt="rgba").to_ndarray()
+    assert small.min() == 255
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "target", "codec", "expected", "note"),
+    [
+        ("yuv444p", "out.mp4", None, "yuv420p", "4:4:4 source (yuv444p) encoded with 4:2:0 chroma (yuv420p)"),
+        (
+            "yuv422p10le",
+            "out.mp4",
+            None,
+            "yuv420p",
+            "10-bit 4:2:2 source (yuv422p10le) encoded with 8 bits and 4:2:0 chroma (yuv420p)",
+        ),
+        ("yuv444p", "out.mov", "prores_ks", "yuv444p10le", None),
+        ("yuv420p", "out.mov", "prores_ks", "yuv422p10le", None),
+        ("yuv422p", "out.mov", "mjpeg", "yuv422p", None),
+        ("yuv420p", "out.mov", "png", "rgb24", None),
+        ("yuv444p12le", "out.mkv", "ffv1", "yuv444p12le", None),
+        ("rgb24", "out.mkv", "ffv1", "bgr0", None),
+        ("gray", "out.mp4", None, "yuv420p", None),
+    ],
+)
+def test_codecs_for_editing_keep_depth_and_chroma_others_say_what_they_lose(
+    pix_fmt: str, target: str, codec: str | None, expected: str, note: str | None, identity: Path, tmp_path: Path
+) -> None:
+    codec_in = "libx264rgb" if pix_fmt == "rgb24" else "ffv1"
+    source = write_clip(tmp_path / "in.mkv", ClipSpec(codec=codec_in, options=(), pix_fmt=pix_fmt, pts=range(2)))
+    report = stylize_video(identity, source, tmp_path / target, encode=EncodeOptions(codec=codec))
+    assert report.encoder.partition(", ")[2] == expected
+    assert [text for text in report.notes if "encoded with" in text] == ([note] if note else [])

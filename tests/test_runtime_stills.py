@@ -9,7 +9,7 @@ import pytest
 
 from helpers.clips import ClipSpec, read_frames, write_clip
 from helpers.networks import write_affine
-from stylize.runtime import stylize_video
+from stylize.runtime import EncodeOptions, Selection, stylize_video
 from stylize.runtime.resume import ResumeOptions
 
 SIZE = (48, 64)
@@ -88,10 +88,79 @@ def test_transparency_of_a_video_is_said_to_be_lost_only_where_there_is_any(
     holes: list[bool], is_lost: bool, resume: ResumeOptions | None, identity: Path, tmp_path: Path
 ) -> None:
     source = write_rgba_gif(tmp_path / "in.gif", holes)
-    for target, name in [("out.mp4", "yuv420p")] if resume else [("out.gif", "GIF"), ("%d.jpg", ".jpg")]:
+    for target, name in [("out.mp4", "yuv420p")] if resume else [("out.ts", "yuv420p"), ("%d.jpg", ".jpg")]:
         report = stylize_video(identity, source, tmp_path / target, resume=resume)
         said = [note for note in report.notes if "transparency" in note]
         assert said == [f"transparency is lost: {name} is written without"] * is_lost
+
+
+def write_transparent_video(path: Path) -> Path:
+    """Five frames in VP9 that fade from left to right."""
+    picture = smooth_rgba(*SIZE)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=25, options={"crf": "10", "cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = picture.shape[1], picture.shape[0], "yuva420p"
+        for index in range(5):
+            frame = av.VideoFrame.from_ndarray(picture, "rgba").reformat(format="yuva420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def alphas_of(path: Path) -> list[np.ndarray]:
+    """The opacity of all frames; FFmpeg's own decoder of VP9 leaves it out."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context.name == "vp9":
+            context = av.CodecContext.create("libvpx-vp9", "r")
+        packets = [*container.demux(stream)]
+        frames = [frame for packet in packets for frame in context.decode(packet if packet.size else None)]
+        return [frame.to_ndarray(format="rgba")[..., 3].astype(int) for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("target", "codec", "tolerance"),
+    [
+        ("out.webm", "libvpx-vp9", 6),
+        ("out.mov", "prores_ks", 2),
+        ("out.mov", "png", 2),
+        ("out.mov", "qtrle", 2),
+        ("out.mkv", "ffv1", 2),
+        ("out.apng", None, 2),
+    ],
+)
+def test_transparency_of_a_video_is_kept(
+    target: str, codec: str | None, tolerance: int, identity: Path, tmp_path: Path
+) -> None:
+    source = write_transparent_video(tmp_path / "in.webm")
+    report = stylize_video(identity, source, tmp_path / target, encode=EncodeOptions(codec=codec))
+    found = alphas_of(tmp_path / target)
+    assert len(found) == 5
+    assert max(np.abs(alpha - smooth_rgba(*SIZE)[..., 3]).max() for alpha in found) <= tolerance + 6  # VP9's own
+    assert not any("transparency" in note for note in report.notes)
+    cut = stylize_video(identity, source, tmp_path / "%d.png", selection=Selection(start_seconds=Fraction(2, 25)))
+    assert cut.num_frames == 3
+    assert np.abs(read_rgba(tmp_path / "3.png")[..., 3].astype(int) - smooth_rgba(*SIZE)[..., 3]).max() <= 6
+
+
+def test_holes_of_a_gif_stay_holes(identity: Path, tmp_path: Path) -> None:
+    source = write_rgba_gif(tmp_path / "in.gif", [True, False, True])
+    report = stylize_video(identity, source, tmp_path / "out.gif")
+    assert [(alpha[0, 0], alpha[0, 12]) for alpha in alphas_of(tmp_path / "out.gif")] == [
+        (alpha[0, 0], alpha[0, 12]) for alpha in alphas_of(source)
+    ]
+    assert report.notes == ()
+
+
+def test_codec_that_keeps_transparency_is_named(identity: Path, tmp_path: Path) -> None:
+    source = write_transparent_video(tmp_path / "in.webm")
+    for target, codec in (("out.webm", "libvpx-vp9"), ("out.mov", "prores_ks"), ("out.mkv", "ffv1")):
+        report = stylize_video(identity, source, tmp_path / target)
+        assert f"transparency is lost: yuv420p is written without; --codec {codec} keeps it" in report.notes
+        with av.open(str(tmp_path / target)) as container:
+            assert not any("alpha" in key.lower() for key in container.streams.video[0].metadata)
 
 
 def test_opaque_picture_with_an_alpha_channel_loses_nothing(identity: Path, tmp_path: Path) -> None:
