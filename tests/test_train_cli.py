@@ -1,6 +1,7 @@
 """`stylize-train` as typed."""
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from helpers.training import tiny_config
 from stylize.train.checkpoint import load_checkpoint
 from stylize.train.cli import main
 from stylize.train.config import TrainConfig
+from stylize.train.console import _StopBetweenSteps
 
 
 def _run(folder: Path, *arguments: str) -> Result:
@@ -56,9 +58,15 @@ def test_existing_output_needs_a_word(tmp_path: Path) -> None:
         (("-o", "nowhere/x.pth"), "nowhere/x.pth: its folder does not exist"),
         (("--crop-px", "1"), "crop_px=1 must be in [64, 4096]"),
         (("--content-layer", "relu9_9"), "relu9_9 is no VGG layer: they are relu1_1 ... relu5_4"),
+        (("--device", "abacus"), "device 'abacus' cannot be used here"),
+        (("--norm", "frn"), "--norm is for --network reconet, which is not given: drop it"),
+        (("--against", "a.pth"), "--against is for --optimize"),
+        (("--resume", "--overwrite"), "--resume goes on with the output file and --overwrite replaces it"),
+        (("-o", "x" * 300 + ".pth"), "x.pth: File name too long"),
+        (("--optimize", "a.jpg"), "x.pth: this writes a picture; give a name ending in .png or .jpg"),
     ],
 )
-def test_bad_input_is_one_line_and_no_file(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
+def test_bad_input_is_one_line_and_no_file(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     result = _run(tmp_path, "--steps", "1", *arguments)
     assert result.exit_code == 1
     errors = [line for line in result.stderr.splitlines() if "error" in line]
@@ -77,6 +85,28 @@ def test_style_that_is_no_picture(tmp_path: Path) -> None:
         result.stderr.splitlines()[-1]
         == f"stylize-train: error: {tmp_path / 'fake.jpg'}: not a picture that can be read"
     )
+
+
+def test_messages_are_one_line_each_and_once(tmp_path: Path) -> None:
+    tiny_config(tmp_path)
+    cut = tmp_path / "photos" / "cut.png"
+    cut.write_bytes((tmp_path / "photos" / "a.png").read_bytes()[:500])
+    result = _run(tmp_path, "--steps", "3")
+    assert result.exit_code == 0
+    said = [line for line in result.stderr.splitlines() if "cut.png" in line]
+    assert said == [f"stylize-train: warning: skipped: {cut}: not a picture that can be read"]
+
+
+def test_ctrl_c_stops_at_once_before_the_first_step_and_between_two_after_it() -> None:
+    with _StopBetweenSteps() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        stop.between_steps()
+        signal.raise_signal(signal.SIGTERM)  # within a step
+        with pytest.raises(KeyboardInterrupt):
+            stop.between_steps()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_every_setting_is_a_flag_with_help() -> None:

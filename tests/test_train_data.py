@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from helpers.training import write_picture
 from stylize.train.data import FramePairs
 from stylize.train.frame_pair import Degradation
 from stylize.train.motion import warp_backward
-from stylize.train.pictures import PictureFolder, SceneCollection, read_picture
+from stylize.train.pictures import PictureFolder, SceneCollection, picture_on_white, read_picture, scaled_picture
 from stylize.train.scenes import draw_scene
 from stylize.train.stills import MotionRange, StillPairs
 
@@ -126,6 +127,28 @@ def test_broken_files_are_counted_and_skipped(tmp_path: Path) -> None:
     good = read_picture(tmp_path / "good.png")
     for index in range(len(folder)):
         assert folder[index].shape == good.shape
+
+
+def test_transparent_parts_are_shown_on_white(tmp_path: Path) -> None:
+    opaque = read_picture(write_picture(tmp_path / "opaque.png"))
+    assert np.array_equal(picture_on_white(tmp_path / "opaque.png"), opaque)
+    alpha = np.full(opaque.shape[:2], 255, np.uint8)
+    alpha[:10], alpha[10:20] = 0, 51
+    for dtype in (np.uint8, np.uint16):
+        bgra = np.dstack([opaque[..., ::-1], alpha]).astype(dtype) * (257 if dtype is np.uint16 else 1)
+        (tmp_path / "cut.png").write_bytes(cv2.imencode(".png", bgra)[1].tobytes())
+        shown = picture_on_white(tmp_path / "cut.png").astype(int)
+        assert (shown[:10] == 255).all()
+        assert np.abs(shown[10:20] - (204 + opaque[10:20] / 5)).max() <= 1
+        assert np.array_equal(shown[20:], opaque[20:])
+
+
+def test_rejects_style_pictures_that_would_fill_the_memory(tmp_path: Path) -> None:
+    scroll = write_picture(tmp_path / "scroll.png", height=16, width=512)
+    assert scaled_picture(scroll, 64).shape == (1, 3, 64, 2048)
+    thread = write_picture(tmp_path / "thread.png", height=16, width=528)
+    with pytest.raises(ValueError, match=r"thread.png: is 528x16, the long side more than 32 times the short one"):
+        scaled_picture(thread, 64)
 
 
 def test_rejects_folder_without_pictures(tmp_path: Path) -> None:

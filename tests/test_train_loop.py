@@ -1,5 +1,6 @@
 """The training loop: repeatable, resumable, safe to kill."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -149,6 +150,28 @@ def test_rejects_files_that_are_no_checkpoint(tmp_path: Path, content: bytes) ->
     with pytest.raises(ValueError, match="not a checkpoint") as error:
         load_checkpoint(path)
     assert "weights_only" not in str(error.value)
+
+
+def test_full_disk_leaves_the_old_checkpoint_and_names_the_file(tmp_path: Path) -> None:
+    checkpoint = _train(tmp_path, steps=1)
+    path = tmp_path / "x.pth"
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # as large as a file may become
+    try:
+        with pytest.raises(OSError, match=r"x\.pth") as error:
+            save_checkpoint(checkpoint, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(path)
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+@pytest.mark.parametrize(("network", "multiple"), [("fast", 4), ("fastest", 8), ("texture", 32)])
+def test_rejects_crops_that_the_network_cannot_take(tmp_path: Path, network: str, multiple: int) -> None:
+    with pytest.raises(ValueError, match=f"crop_px=66 must be a multiple of {multiple} for network='{network}'"):
+        _train(tmp_path, network=network, crop_px=66)
 
 
 def test_rejects_cut_checkpoint(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -147,3 +148,23 @@ def test_flat_content_does_not_make_every_stroke_a_disaster(tmp_path: Path) -> N
     on_asphalt = target.losses(strokes, asphalt, mix)["content"].item()
     on_picture = target.losses(strokes, strokes.flip(3), mix)["content"].item()
     assert on_asphalt < 50 * on_picture
+
+
+def test_download_of_something_else_is_refused(host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = Path(host).name.replace("vgg19-", "vgg19-0")
+    (tmp_path / "host" / Path(host).name).rename(tmp_path / "host" / other)
+    monkeypatch.setitem(loss_network._URLS, "vgg19", host.replace(Path(host).name, other))
+    with pytest.raises(
+        ValueError, match=r"cannot download .* \(invalid hash value .*: give a file with --loss-weights"
+    ):
+        loss_weights_from_hub()
+
+
+def test_host_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(loss_network, "_PATIENCE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/vgg19-dcbb9e9d.pth"
+        monkeypatch.setitem(loss_network._URLS, "vgg19", url)
+        with pytest.raises(ValueError, match=r"cannot download .*(no answer within 0.2 s|timed out)"):
+            loss_weights_from_hub()

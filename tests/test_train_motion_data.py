@@ -260,6 +260,16 @@ def test_folder_is_recognised_by_looking_at_it(tmp_path: Path) -> None:
     assert [weight for _, weight in sources] == [0.5, 0.5]
 
 
+def test_clips_without_a_pair_do_not_keep_the_pictures_beside_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_png(tmp_path / "photos" / "a.png", moving_frames(1)[0])
+    (tmp_path / "photos" / "still.gif").write_bytes(b"GIF89a")
+    sources = open_data([str(tmp_path / "photos")], WINDOW, cache=tmp_path / "cache")
+    assert [source.description for source, _ in sources] == [f"1 pictures in {tmp_path / 'photos'}"]
+    assert "still.gif: no two frames that belong together" in caplog.text
+
+
 def test_sources_are_mixed_by_weight(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     write_sintel(tmp_path / "sintel", "alley_1")

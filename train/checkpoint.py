@@ -1,6 +1,6 @@
 """Checkpoints: plain dicts and tensors, written whole or not at all."""
 
-import os
+import io
 import struct
 import warnings
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch import Tensor
 from stylize.train.networks import build_network
 from stylize.train.published import network_from_published
 from stylize.train.style_network import StyleNetwork
+from stylize.train.whole_file import write_whole
 
 __all__ = ["Checkpoint", "checkpoint_of_weights", "load_checkpoint", "network_from_checkpoint", "save_checkpoint"]
 
@@ -80,21 +81,14 @@ def checkpoint_of_weights(
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write to a temporary file beside `path`, then rename: a crash leaves the old checkpoint whole.
+    """Write a checkpoint whole, or leave the old one.
 
     Raises:
         OSError: the folder is missing or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": _FORMAT, "format_version": _FORMAT_VERSION, **vars(checkpoint)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()  # torch hides what is wrong with a file behind a RuntimeError of its own
+    torch.save({"format": _FORMAT, "format_version": _FORMAT_VERSION, **vars(checkpoint)}, buffer)
+    write_whole(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import click
 import torch
 from rich.console import Console
-from rich.logging import RichHandler
 
 from stylize.train.config import TrainConfig
 from stylize.train.console import (
+    LineHandler,
     is_first_process,
     losses_text,
     optimize_with_report,
@@ -26,11 +26,12 @@ from stylize.train.console import (
 from stylize.train.data import parse_data
 from stylize.train.diagnosis import diagnosis
 from stylize.train.loop import TrainingDivergedError
-from stylize.train.pictures import PICTURE_SUFFIXES, read_picture
+from stylize.train.pictures import PICTURE_SUFFIXES, picture_on_white
 from stylize.train.presets import PRESETS
 from stylize.train.preview import write_picture
 from stylize.train.stained_glass import draw_stained_glass
 from stylize.train.style_check import style_warnings
+from stylize.train.whole_file import check_writable
 
 __all__ = ["main"]
 
@@ -38,6 +39,15 @@ logger = logging.getLogger("stylize.train.cli")  # __name__ is __main__ where to
 
 _DRAWN_STYLE = Path("stained-glass")  # a name in place of a file, as `demo` is for stylize-run
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# Flags that change nothing but with another flag's value.
+_ONLY_WITH = {
+    "width": ("network", "fast"),
+    "norm": ("network", "reconet"),
+    "activation_after_add": ("network", "reconet"),
+    "upsampling": ("network", "johnson"),
+    "padding": ("network", "texture"),
+    "diversity_weight": ("mode", "texture"),
+}
 
 
 class _Floats(click.ParamType[tuple[float, ...]]):
@@ -150,13 +160,15 @@ def main(
     console = Console(stderr=True)
     package = logging.getLogger("stylize")
     package.setLevel(logging.INFO if is_first_process() else logging.ERROR)
-    package.addHandler(RichHandler(console=console, show_time=False, show_path=False))
+    package.addHandler(LineHandler(console))
     try:
+        if against and optimize is None:
+            raise ValueError("--against is for --optimize: drop it, or give the picture that is optimised")
+        _check_output(output, is_picture=is_preflight or optimize is not None, resume=resume, overwrite=overwrite)
         config = _with_drawn_style(_config(fields), output)
-        _check_paths(config, output, resume=resume, overwrite=overwrite)
-        _check_kind(output, is_picture=is_preflight or optimize is not None)
+        _check_inputs(config)
         for path in config.style:
-            for warning in style_warnings(read_picture(path)):
+            for warning in style_warnings(picture_on_white(path)):
                 logger.warning("%s %s", path, warning)
         if is_preflight:
             preflight_with_report(config, output, console=console, device=device)
@@ -173,7 +185,10 @@ def main(
         click.echo(f"stylize-train: interrupted{way_on}", err=True)
         sys.exit(_EXIT_INTERRUPTED)
     except (ValueError, OSError, TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
-        click.echo(f"stylize-train: error: {error}", err=True)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
+        click.echo(f"stylize-train: error: {text}", err=True)
         sys.exit(1)
     if not is_first_process():
         return
@@ -195,40 +210,46 @@ def _config(fields: dict[str, Any]) -> TrainConfig:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
     preset = PRESETS[fields["preset"]](fields["style"], fields["teacher"])
-    return dataclasses.replace(preset, **given)
+    config = dataclasses.replace(preset, **given)
+    for name in given.keys() & _ONLY_WITH.keys():
+        switch, wanted = _ONLY_WITH[name]
+        if getattr(config, switch) != wanted:
+            raise ValueError(f"--{name.replace('_', '-')} is for --{switch} {wanted}, which is not given: drop it")
+    return config
 
 
 def _with_drawn_style(config: TrainConfig, output: Path) -> TrainConfig:
     """The config with `--style stained-glass` made a picture beside the output, unless there is a file of that name."""
-    if _DRAWN_STYLE not in config.style or _DRAWN_STYLE.is_file() or not output.absolute().parent.is_dir():
+    if _DRAWN_STYLE not in config.style or _DRAWN_STYLE.is_file():
         return config
     picture = output.with_name(f"{_DRAWN_STYLE}.png")
     write_picture(picture, torch.from_numpy(draw_stained_glass()).permute(2, 0, 1) / 255)
     return dataclasses.replace(config, style=tuple(picture if path == _DRAWN_STYLE else path for path in config.style))
 
 
-def _check_kind(output: Path, *, is_picture: bool) -> None:
-    """A picture called .pth, or a checkpoint called .jpg, would be found out only at the end."""
+def _check_output(output: Path, *, is_picture: bool, resume: bool, overwrite: bool) -> None:
+    """Find what would fail only at the end: a picture called .pth, an output that cannot be written."""
     if is_picture and output.suffix.lower() not in PICTURE_SUFFIXES:
         raise ValueError(f"{output}: this writes a picture; give a name ending in .png or .jpg")
     if not is_picture and output.suffix.lower() in PICTURE_SUFFIXES:
         raise ValueError(f"{output}: a training writes a checkpoint; give a name ending in .pth")
+    if resume and overwrite:
+        raise ValueError("--resume goes on with the output file and --overwrite replaces it: choose one of the two")
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"{output}: its folder does not exist; create it first")
+    if output.exists() and not (resume or overwrite):
+        raise ValueError(f"{output}: exists; add --resume to go on with it or --overwrite to replace it")
+    check_writable(output)
 
 
-def _check_paths(config: TrainConfig, output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Find what would fail only after minutes of work."""
+def _check_inputs(config: TrainConfig) -> None:
+    """Find at once what would fail after reading others."""
     for path in config.style:
         if not path.is_file():
             raise ValueError(f"{path}: no such style picture")
     for path, _ in map(parse_data, config.data):
         if not path.exists():
             raise ValueError(f"{path}: no such folder or file to train on")
-    if not output.absolute().parent.is_dir():
-        raise ValueError(f"{output}: its folder does not exist; create it first")
-    if output.is_dir():
-        raise ValueError(f"{output}: is a folder; give a file name ending in .pth")
-    if output.exists() and not (resume or overwrite):
-        raise ValueError(f"{output}: exists; add --resume to go on with it or --overwrite to replace it")
 
 
 if __name__ == "__main__":

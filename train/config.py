@@ -143,8 +143,6 @@ class TrainConfig:
     def _check_texture(self) -> None:
         if self.mode == "texture" and (self.network != "texture" or self.teacher):
             raise ValueError(f"mode='texture' takes network='texture' and --style, got network={self.network!r}")
-        if self.network == "texture" and self.crop_px % 32:
-            raise ValueError(f"crop_px={self.crop_px} must be a multiple of 32 for network='texture'")
 
     @property
     def shares(self) -> tuple[float, ...]:

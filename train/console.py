@@ -1,5 +1,6 @@
 """What `stylize-train` shows while it works, and how it is stopped."""
 
+import logging
 import math
 import os
 import signal
@@ -20,7 +21,14 @@ from stylize.train.loop import Progress as TrainProgress
 from stylize.train.loop import train
 from stylize.train.preflight import preflight, suggestion, write_contact_sheet
 
-__all__ = ["is_first_process", "losses_text", "optimize_with_report", "preflight_with_report", "train_with_progress"]
+__all__ = [
+    "LineHandler",
+    "is_first_process",
+    "losses_text",
+    "optimize_with_report",
+    "preflight_with_report",
+    "train_with_progress",
+]
 
 _FIRST_DIAGNOSIS = 0.5  # of the run: early enough to save the rest, late enough for the losses to tell
 _SECONDS_PER_LOG_LINE = 30  # where no progress bar can be drawn
@@ -59,8 +67,7 @@ def train_with_progress(
 
         def show(progress: TrainProgress) -> None:
             nonlocal told, told_seconds
-            if stop.is_asked:
-                raise KeyboardInterrupt
+            stop.between_steps()
             if is_first and told < _FIRST_DIAGNOSIS <= progress.fraction:
                 for line in diagnosis(config, progress.losses):
                     console.print(f"at {progress.fraction:.0%}: {line}", soft_wrap=True)
@@ -86,8 +93,7 @@ def preflight_with_report(config: TrainConfig, output: Path, *, console: Console
 
         def show(fraction: float) -> None:
             nonlocal told
-            if stop.is_asked:
-                raise KeyboardInterrupt
+            stop.between_steps()
             bar.update(task, completed=fraction)
             if not is_drawn and int(10 * fraction) > told:
                 told = int(10 * fraction)
@@ -128,21 +134,45 @@ def optimize_with_report(
         click.echo(f"{checkpoint}: {losses.text()}")
 
 
+class LineHandler(logging.Handler):
+    """Prints each message as one line above the progress bar, and the same one once."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print `record`."""
+        line = record.getMessage()
+        if record.levelno > logging.INFO:
+            line = f"stylize-train: {record.levelname.lower()}: {line}"
+        if line not in self._printed:  # a damaged picture is met again and again
+            self._printed.add(line)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 class _StopBetweenSteps:
     """Turns the first Ctrl-C, or a polite kill, into a wish that is granted at the end of the step.
 
-    Stopped inside a step, some weights would be updated and others not. A second Ctrl-C stops at once,
-    and the checkpoint on disk stays as it was.
+    Stopped inside a step, some weights would be updated and others not. Before the first step, where clips are
+    measured, and at a second Ctrl-C it stops at once; the checkpoint on disk stays as it was.
     """
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self._is_asked = self._has_begun = False
         self._previous: dict[int, Any] = {}
 
+    def between_steps(self) -> None:
+        """Raise KeyboardInterrupt where one was wished for."""
+        self._has_begun = True
+        if self._is_asked:
+            raise KeyboardInterrupt
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked:
+        if self._is_asked or not self._has_begun:
             signal.default_int_handler(number, frame)
-        self.is_asked = True
+        self._is_asked = True
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):

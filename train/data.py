@@ -113,10 +113,16 @@ def _sources_in(path: Path, window: Window, *, cache: Path) -> list[PairSource]:
     pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
     numbered = _numbered_clips(pictures)
     clips += numbered
+    has_stills = len(pictures) > sum(len(clip) for clip in numbered)
     sources: list[PairSource] = []
     if clips:
-        sources.append(ClipPairs(clips, window=window, cache=cache))
-    if not clips or len(pictures) > sum(len(clip) for clip in numbered):
+        try:
+            sources.append(ClipPairs(clips, window=window, cache=cache))
+        except ValueError as error:
+            if not has_stills:
+                raise
+            logger.warning("skipped: %s", error)
+    if has_stills or not clips:
         stills = PictureFolder(path, without={clip[0].parent for clip in numbered})
         sources.append(_stills(stills, window))
     return sources

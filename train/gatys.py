@@ -16,6 +16,7 @@ from stylize.train.config import TrainConfig
 from stylize.train.objective import picture_terms
 from stylize.train.pictures import read_picture, scaled_picture
 from stylize.train.preview import write_picture
+from stylize.train.process_group import usable_device
 from stylize.train.style_target import StyleTarget
 
 __all__ = ["REPORTED_ITERATIONS", "PictureLosses", "losses_of_network", "optimize_picture"]
@@ -60,7 +61,7 @@ def optimize_picture(
     Returns:
         The losses at `REPORTED_ITERATIONS`.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = usable_device(device)
     target = StyleTarget(config, place, torch.float32)  # the line search needs exact gradients
     source = _content_picture(content, config).to(place)
     picture = source.clone(memory_format=torch.contiguous_format).requires_grad_(True)

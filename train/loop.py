@@ -101,8 +101,8 @@ def _train(
     if resumed is not None:
         _restore(state, resumed, config)
         logger.info("%s: going on after step %d", output, state.step)
-    objective = Objective(config, group.device)
-    with group.first_alone():  # the motion of clips is measured once
+    with group.first_alone():  # loss weights are downloaded and the motion of clips is measured once
+        objective = Objective(config, group.device)
         sources = _sources(config)
     preview_pairs = _preview_pairs(sources, config, group.device)
     preview = output.with_name(f"{output.stem}-preview.jpg")
@@ -216,6 +216,9 @@ def _step(
 def _initial_state(config: TrainConfig, device: torch.device, *, start_from: Path | None) -> _State:
     torch.manual_seed(config.seed)
     network = build_network(config.network, config.network_options)
+    multiple = network.facts.size_multiple
+    if config.crop_px % multiple:
+        raise ValueError(f"crop_px={config.crop_px} must be a multiple of {multiple} for network={config.network!r}")
     if start_from is not None:
         start = load_checkpoint(start_from)
         begun = network_from_checkpoint(start)

@@ -4,11 +4,13 @@ Shapes: N batch, C channels, H height, W width.
 """
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
 from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import torch
 from safetensors import SafetensorError
@@ -32,6 +34,7 @@ _URLS = {
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
 }
+_PATIENCE_SECONDS = 10
 
 
 def _conv_names(architecture: str) -> dict[str, int]:
@@ -84,18 +87,44 @@ def loss_weights_from_hub(architecture: Literal["vgg16", "vgg19"] = "vgg19") -> 
     """Weights from torch's cache, downloaded from PyTorch's model host the first time (528 or 548 MB).
 
     Raises:
-        ValueError: not in the cache and the host cannot be reached.
+        ValueError: damaged, or not in the cache and the host cannot be reached.
     """
     url = _URLS[architecture]
-    try:
-        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True)
-    except (URLError, OSError) as error:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-        raise ValueError(
-            f"cannot download the loss weights from {url} ({error}): "
-            f"give a file with --loss-weights, or put that file at {cached}"
-        ) from error
-    return state
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if not cached.is_file():
+        logger.info("downloading the loss weights from %s to %s, once", url, cached)
+        try:
+            _check_reachable(url)
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(cached), hash_prefix=cached.stem.rpartition("-")[2])
+        except (OSError, RuntimeError) as error:  # the latter for another hash
+            raise ValueError(
+                f"cannot download the loss weights from {url} ({error}): "
+                f"give a file with --loss-weights, or put that file at {cached}"
+            ) from error
+    return loss_weights_from_file(cached)
+
+
+def _check_reachable(url: str) -> None:
+    """Ask for the file's headers: without a network, looking up the name alone may take minutes, and cannot be stopped.
+
+    Raises:
+        OSError: the host cannot be reached, or does not answer.
+    """
+    failures: list[OSError] = [URLError(f"no answer within {_PATIENCE_SECONDS} s")]
+
+    def ask() -> None:
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=_PATIENCE_SECONDS).close()
+            failures.clear()
+        except OSError as error:
+            failures[:] = [error]
+
+    asking = threading.Thread(target=ask, daemon=True)  # looked up in vain, the name does not keep the process
+    asking.start()
+    asking.join(_PATIENCE_SECONDS)
+    if failures:
+        raise failures[0]
 
 
 def _architecture(weights: Mapping[str, Tensor]) -> str:

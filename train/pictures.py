@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylize.train.scenes import draw_scene
 
-__all__ = ["PICTURE_SUFFIXES", "PictureFolder", "SceneCollection", "read_picture", "scaled_picture"]
+__all__ = ["PICTURE_SUFFIXES", "PictureFolder", "SceneCollection", "picture_on_white", "read_picture", "scaled_picture"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,9 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", 
 _CACHE_BYTES = 256 << 20  # of each process that loads: 450 drawn scenes, 7 photos of 12 megapixels
 _SCENE_SIZE = (384, 512)  # height, width
 _NUM_SCENES = 10_000  # drawn when asked for
+# Of a style or content picture, long side over short: painted scrolls have about 20, and 32 at a short side of 512 px
+# take the loss network 6 GB.
+_MOST_ELONGATED = 32
 
 
 KeyT = TypeVar("KeyT")
@@ -60,14 +63,32 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     return rgb
 
 
-def scaled_picture(path: Path, short_side_px: int) -> Tensor:
-    """A picture as (1, 3, H, W) RGB in [0, 1] with the short side scaled.
+def picture_on_white(path: Path) -> NDArray[np.uint8]:
+    """As `read_picture`, what is transparent shown over white, as most viewers do; else its hidden colours come out.
 
     Raises:
         ValueError: not a picture, or damaged.
     """
-    picture = read_picture(path)
+    rgb = read_picture(path)
+    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.ndim != 3 or stored.shape[2] != 4 or stored.shape[:2] != rgb.shape[:2]:
+        return rgb
+    alpha_HW1 = stored[..., 3:] / np.iinfo(stored.dtype).max
+    return np.asarray(np.round(rgb * alpha_HW1 + 255 * (1 - alpha_HW1)), np.uint8)
+
+
+def scaled_picture(path: Path, short_side_px: int) -> Tensor:
+    """A picture over white as (1, 3, H, W) RGB in [0, 1] with the short side scaled.
+
+    Raises:
+        ValueError: not a picture, damaged, or so elongated that it would fill the memory.
+    """
+    picture = picture_on_white(path)
     height, width = picture.shape[:2]
+    if max(height, width) > _MOST_ELONGATED * min(height, width):
+        raise ValueError(
+            f"{path}: is {width}x{height}, the long side more than {_MOST_ELONGATED} times the short one: crop it"
+        )
     scale = short_side_px / min(height, width)
     size = (round(width * scale), round(height * scale))
     resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -117,7 +138,7 @@ class PictureFolder:
                 return self._read(path)
             except (ValueError, OSError, cv2.error) as error:
                 logger.warning("skipped: %s", error)
-        raise ValueError("none of the pictures can be read any more")
+        raise ValueError(f"{self._folder}: none of its pictures can be read")
 
 
 class SceneCollection:

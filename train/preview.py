@@ -9,6 +9,7 @@ from torch import Tensor
 from stylize.train.frame_pair import FramePair
 from stylize.train.motion import warp_backward
 from stylize.train.style_network import StyleNetwork
+from stylize.train.whole_file import write_whole
 
 __all__ = ["preview_sheet", "write_picture"]
 
@@ -50,6 +51,4 @@ def write_picture(path: Path, picture_3HW: Tensor) -> None:
         encoded = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
     except cv2.error as error:
         raise ValueError(f"{path}: pictures are written as .png, .jpg or .webp, not {path.suffix!r}") from error
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(encoded.tobytes())
-    temporary.replace(path)
+    write_whole(path, encoded.tobytes())

@@ -10,9 +10,24 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["ProcessGroup"]
+__all__ = ["ProcessGroup", "usable_device"]
 
 _TIMEOUT = timedelta(hours=2)  # the first process may measure the motion of many clips while the others wait
+
+
+def usable_device(name: str | None) -> torch.device:
+    """The device called `cpu`, `cuda`, `cuda:1`, ...; for None CUDA when there is one.
+
+    Raises:
+        ValueError: nothing can be computed on it.
+    """
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here ({reason}): give another, or cpu") from error
+    return torch.device(device)
 
 
 class ProcessGroup:
@@ -21,32 +36,32 @@ class ProcessGroup:
     A context manager: inside it the processes can talk to each other.
 
     Args:
-        device: `cpu`, `cuda`, `cuda:1`, ...; None takes CUDA when there is one, each process its own GPU.
+        device: as `usable_device` takes it; with `cuda` each process has a GPU of its own.
 
     Raises:
-        ValueError: torchrun started more processes than there are GPUs.
+        ValueError: no such device here, or torchrun started more processes than there are GPUs.
     """
 
     def __init__(self, device: str | None) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        self.device = self._own_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = self._own_device(device)
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one process that writes files and talks."""
         return self.rank == 0
 
-    def _own_device(self, name: str) -> torch.device:
-        if name != "cuda" or self.size == 1:
-            return torch.device(name)
+    def _own_device(self, name: str | None) -> torch.device:
+        if self.size == 1 or not (name == "cuda" or (name is None and torch.cuda.is_available())):
+            return usable_device(name)
         local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
         if local_rank >= torch.cuda.device_count():
             raise ValueError(
                 f"{self.size} processes for {torch.cuda.device_count()} GPUs on this machine: "
                 "give torchrun --nproc-per-node as many as there are GPUs, or --device cpu"
             )
-        return torch.device("cuda", local_rank)
+        return usable_device(f"cuda:{local_rank}")
 
     def __enter__(self) -> Self:
         if self.size > 1:
