@@ -1,4 +1,4 @@
-"""`cuda.py` with the real PyCUDA on a driver that runs on the CPU; and what is said where something is missing."""
+"""The real PyCUDA and FFmpeg on a driver and a video decoder of the CPU; what is said where something is missing."""
 
 import importlib.util
 import os
@@ -80,6 +80,11 @@ def test_device_tests_pass_on_a_driver_of_the_cpu(tmp_path: Path) -> None:
          str(tmp_path / "libcuda.so.1"), "-ldl"],
         check=True,
     )  # fmt: skip
+    subprocess.run(
+        ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", str(TESTS / "helpers" / "cpu_nvdec.cpp"), "-o",
+         str(tmp_path / "libnvcuvid.so.1"), f"-L{tmp_path}", "-l:libcuda.so.1"],
+        check=True,
+    )  # fmt: skip
     environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path), "FAIL_WITHOUT_GPU": "1"}
     command = [
         sys.executable,
@@ -90,6 +95,9 @@ def test_device_tests_pass_on_a_driver_of_the_cpu(tmp_path: Path) -> None:
         "no:cacheprovider",
         str(TESTS / "gpu" / "test_cuda_device.py"),
         f"{TESTS / 'gpu' / 'test_video_engines.py'}::test_a_video_comes_out_as_it_went_in",
+        f"{TESTS / 'gpu' / 'test_video_engines.py'}::test_nvdec_makes_the_pictures_of_the_cpu",
+        "-k",
+        "not libsvtav1",  # FFmpeg decodes AV1 by dav1d
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from helpers.clips import ClipSpec, frame_number, frame_times, read_frames, write_clip
+from helpers.clips import ClipSpec, frame_number, frame_times, read_frames
 from helpers.copy_runner import CopyRunner
+from helpers.cpu_nvdec import write_known_clip
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, RunReport, Stylizer, stylize_video
 from stylize.runtime.artifact import open_artifact
@@ -51,7 +52,9 @@ def test_a_video_comes_out_as_it_went_in(
     width: int, height: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By whatever decodes and encodes here."""
-    clip = write_clip(tmp_path / "in.mp4", ClipSpec(width=width, height=height, pts=range(16), sound_start_seconds=0.0))
+    clip = write_known_clip(
+        tmp_path / "in.mp4", ClipSpec(width=width, height=height, pts=range(16), sound_start_seconds=0.0)
+    )
     report = rendered(tmp_path, clip, monkeypatch)
     assert report.num_frames == 16
     assert not any("pictures pass through the CPU" in note for note in report.notes)
@@ -71,7 +74,7 @@ def test_nvdec_makes_the_pictures_of_the_cpu(codec: str, pix_fmt: str, width: in
     spec = ClipSpec(
         width=width, height=height, pts=range(24), codec=codec, pix_fmt=pix_fmt, options=SOURCES[codec], matrix=1
     )
-    clip = write_clip(tmp_path / "in.mkv", spec)
+    clip = write_known_clip(tmp_path / "in.mkv", spec)
     form = "nv12" if pix_fmt == "yuv420p" else "p010le"
     with av.open(str(clip)) as container:
         wanted = [host_planes(frame.reformat(format=form)) for frame in container.decode(video=0)]
@@ -106,7 +109,7 @@ def test_nvenc_writes_the_pictures_in_order(
 ) -> None:
     if refusal := nvenc_refusal(codec, "nv12" if pix_fmt == "yuv420p" else "p010le", 0):
         pytest.skip(refusal)
-    clip = write_clip(tmp_path / "in.mp4", ClipSpec(width=642, height=362, pts=range(60)))
+    clip = write_known_clip(tmp_path / "in.mp4", ClipSpec(width=642, height=362, pts=range(60)))
     encode = EncodeOptions(codec=codec, pix_fmt=pix_fmt)
     report = rendered(tmp_path, clip, monkeypatch, encode=encode, resume=resume)
     assert report.encoder.startswith(codec)
