@@ -91,7 +91,7 @@ def test_nvdec_makes_the_pictures_of_the_cpu(codec: str, pix_fmt: str, width: in
 def test_a_border_that_the_stream_hides_is_not_shown(crop: str, tmp_path: Path) -> None:
     """FFmpeg cuts pictures of NVDEC off on the right and below only; the CPU has to decode the others."""
     spec = ClipSpec(width=640, height=360, pts=range(8), options=(("x264-params", f"crop-rect={crop}"),), matrix=1)
-    clip = write_clip(tmp_path / "in.mkv", spec)
+    clip = write_known_clip(tmp_path / "in.mkv", spec)
     with av.open(str(clip)) as container:
         wanted = [frame.reformat(format="nv12") for frame in container.decode(video=0)]
     with Decoder(clip, surface_gpu=0) as decoder:
