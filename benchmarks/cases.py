@@ -6,7 +6,6 @@ seconds of every frame, so medians, percentiles and frames per second come from 
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +23,9 @@ from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.network_pass import padded_size
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.pipeline import run_pipeline
+from stylize.runtime.route import Route
 from stylize.runtime.runner import Backend, ComputePrecision
 from stylize.runtime.stylizer import Stylizer
-from stylize.runtime.surface_render import SurfaceRender
 
 __all__ = [
     "DecodeCase",
@@ -251,29 +250,14 @@ class PipelineCase:
         with PartialFile(self._target) as output:
             started = time.perf_counter()
             stylizer = self._model.stylizer
-            session = stylizer.surface_session
-            gpu = None if session is None else session.device.dlpack_device[1]
             with (
-                Decoder(self._clip, surface_gpu=gpu) as decoder,
-                ExitStack() as surface_memory,  # left after the encoder, which holds pictures in it
+                Decoder(self._clip, surface_gpu=stylizer.surface_gpu) as decoder,
+                Route(stylizer, decoder, finish=Finish()) as route,
                 Encoder(output, info=decoder.info, source=decoder) as encoder,
             ):
-                surfaces = session and SurfaceRender(
-                    session,
-                    decoder,
-                    encoder,
-                    finish=Finish(),
-                    owned=surface_memory,
-                    begin_frame=stylizer.begin,
-                    extra_inputs=stylizer.extra_inputs,
-                )
-                timed = _TimedStages(surfaces or decoder, (surfaces or stylizer).begin, encoder, spans, started)
-                run_pipeline(
-                    timed.source(),
-                    network=timed.begin,
-                    sink=timed.write,
-                    num_in_flight=(surfaces and surfaces.num_in_flight) or stylizer.num_in_flight,
-                )
+                route.lead_to(encoder.video)
+                timed = _TimedStages(route.passable(decoder), route.begin, encoder, spans, started)
+                run_pipeline(timed.source(), network=timed.begin, sink=timed.write, num_in_flight=route.num_in_flight)
             output.commit()
             duration_seconds = time.perf_counter() - started
         self.timelines.append(spans)

@@ -16,8 +16,9 @@ from typing import Self
 
 from stylize.runtime.device import Device
 from stylize.runtime.errors import BackendError
+from stylize.runtime.render import stylize_video
 from stylize.runtime.runner import Backend, ComputePrecision
-from stylize.runtime.stylizer import Stylizer, stylize_video
+from stylize.runtime.stylizer import Stylizer
 
 __all__ = ["DevicePeak", "PeakMemory", "main", "own_peak_resident_bytes", "peak_memory"]
 

@@ -16,11 +16,12 @@ from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import StylizeError
 from stylize.runtime.extra_inputs import StyleMix, noise_picture
 from stylize.runtime.finish import FinishOptions
+from stylize.runtime.render import stylize_video
 from stylize.runtime.report import RunReport
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.runner import Backend, ComputePrecision, Runner, open_runner
 from stylize.runtime.selection import Selection
-from stylize.runtime.stylizer import Stylizer, stylize_video
+from stylize.runtime.stylizer import Stylizer
 
 __all__ = [
     "Artifact",

@@ -27,10 +27,11 @@ from stylize.runtime.extra_inputs import write_noise
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.parts import gpu_workers, stylize_in_parts
 from stylize.runtime.quality import choose_variant
+from stylize.runtime.render import stylize_video
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.selection import Selection
 from stylize.runtime.source import PIPE
-from stylize.runtime.stylizer import Stylizer, stylize_video
+from stylize.runtime.stylizer import Stylizer
 
 __all__ = ["main"]
 

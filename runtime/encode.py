@@ -5,22 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from math import lcm
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import av
 from av.container import OutputContainer
-from av.format import Flags
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
 from stylize.runtime.carry import kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, is_shown, tracks_of_file
+from stylize.runtime.container import open_container
 from stylize.runtime.decode import Decoder, VideoInfo
-from stylize.runtime.device_color import SurfaceLayout
-from stylize.runtime.errors import OptionError, OutputMediaError
+from stylize.runtime.errors import OutputMediaError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.selection import Item
@@ -32,9 +30,6 @@ __all__ = ["EncodeOptions", "Encoder"]
 
 logger = logging.getLogger(__name__)
 
-_USE: Final = "use .mp4, .mkv, .mov or .webm"
-# Their muxers count frames, or round times to the frame rate, whatever the frames say.
-_FORMATS_WITHOUT_TIMES: Final = {"asf", "avi", "ogg", "ogv", "yuv4mpegpipe"}
 _HARDWARE: Final = ("_amf", "_nvenc", "_qsv", "_vaapi", "_videotoolbox")
 _MAX_TIMESCALE: Final = 2**31 - 1  # movie timescale is 32 bits (ISO/IEC 14496-12, 8.2.2)
 # For receivers that are watching: packets leave at once, no track waits more than a second for another, and nothing
@@ -83,24 +78,24 @@ class Encoder:
             self._container = self._open_container(source)
         try:
             with self._reported():
-                self._video = VideoEncoder(
+                self.video = VideoEncoder(
                     self._container,
                     info=info,
                     options=self._options,
                     target=output.target,
                     surface_gpu=source.surface_gpu if source is not None else None,
                 )
-                self.notes = self._video.notes
+                self.notes = self.video.notes
                 """What had to be changed on the way out, one sentence each; complete with the last frame."""
                 if source is not None:
                     tags = kept_tags(source.video_stream)
-                    self._video.stream.metadata.update(_with_timecode(tags, source, rate=info.frame_rate))
+                    self.video.stream.metadata.update(_with_timecode(tags, source, rate=info.frame_rate))
                 others, covers = (source.other_streams, source.covers) if source is not None else ((), ())
                 self._carriers = open_carriers(self._container, others, covers=covers, notes=self.notes)
                 self._early: list[Packet[Stream]] = [*covers]
                 """Carried packets that came before the encoder was opened."""
             self._tracks = {stream.index: Track(stream.type) for stream in self._container.streams}
-            if not self._video.is_opened_by_frame:
+            if not self.video.is_opened_by_frame:
                 self._start()
         except BaseException:
             self._container.close()
@@ -109,17 +104,17 @@ class Encoder:
     @property
     def description(self) -> str:
         """Encoder and pixel format really in use, for example `libx264, yuv420p`."""
-        return self._video.description
+        return self.video.description
 
     @property
     def header(self) -> str:
         """See `VideoEncoder.header`."""
-        return self._video.header
+        return self.video.header
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the file's pictures in pixels."""
-        return self._video.size
+        return self.video.size
 
     def write(self, item: Item) -> None:
         """Encode a frame, or copy a packet.
@@ -136,26 +131,16 @@ class Encoder:
                 if carrier is not None:
                     self._mux(carrier.packets_from(item))
                 return
-            packets = self._video.encode(item)
+            packets = self.video.encode(item)
             if not self._is_started:
                 packets = iter([*packets])  # the first picture opens the encoder, and that must precede the header
                 self._start()
             for packet in packets:
                 self._container.mux_one(packet)
-            for pts in self._video.times_of(item):
-                self._tracks[self._video.stream.index].add(pts, item.time_base)
+            for pts in self.video.times_of(item):
+                self._tracks[self.video.stream.index].add(pts, item.time_base)
                 self.num_frames += 1
             self._output.is_worth_keeping = True
-
-    @property
-    def surface_layout(self) -> SurfaceLayout | None:
-        """How surfaces must be finished to be written as they are; None where only frames can be."""
-        return self._video.surface_layout
-
-    @property
-    def takes_device_memory(self) -> bool:
-        """Whether finished surfaces stay on the GPU."""
-        return self._video.is_opened_by_frame
 
     def _start(self) -> None:
         """Open the encoder where no picture did, write the header, and what had to wait for it."""
@@ -182,9 +167,9 @@ class Encoder:
         assert packet.pts is not None, "stored packets have times"
         if not self._is_started:
             self._start()
-        packet.stream, packet.time_base = self._video.stream, self._info.time_base
+        packet.stream, packet.time_base = self.video.stream, self._info.time_base
         with self._reported():
-            self._tracks[self._video.stream.index].add(packet.pts, packet.time_base)
+            self._tracks[self.video.stream.index].add(packet.pts, packet.time_base)
             self.num_frames += 1
             self._container.mux_one(packet)
 
@@ -201,7 +186,7 @@ class Encoder:
             try:
                 if not self._is_started:
                     return  # no picture came, so nothing was begun
-                for packet in self._video.flush():
+                for packet in self.video.flush():
                     self._container.mux_one(packet)
                 for carrier in self._carriers.values():
                     self._mux(carrier.flush())
@@ -252,24 +237,7 @@ class Encoder:
         output, name = self._output, self._options.container
         if isinstance(output, StreamOutput):
             name = name or output.container
-        try:
-            container = av.open(output.address, "w", format=name)
-        except ValueError as error:
-            if name is not None:
-                raise OptionError(
-                    f"--format {name}: no such container; use mp4, matroska, mov, webm or mpegts"
-                ) from error
-            suffix = Path(output.target).suffix
-            problem = f"no container has the suffix {suffix}; {_USE}"
-            if not suffix:
-                problem = (
-                    f"its name has no suffix to tell the container; {_USE}, or {output.target}/%04d.png for pictures"
-                )
-            raise OutputMediaError(output.target, problem) from error
-        keeps_no_times = Flags.no_timestamps in Flags(container.format.flags)
-        if keeps_no_times or container.format.name in _FORMATS_WITHOUT_TIMES:
-            container.close()
-            raise OutputMediaError(output.target, f"{container.format.name} keeps no frame times; {_USE}")
+        container = open_container(output.address, name=name, target=output.target)
         if container.format.name in {"mp4", "mov"}:
             # Start offsets are stored in movie ticks: make both video and sound times multiples of one.
             container.options["movie_timescale"] = str(_movie_timescale(self._info.time_base, source))

@@ -1,48 +1,82 @@
 """Finished segments into one file: their packets as they are, and everything else straight from the source."""
 
+import dataclasses
+from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 from av.packet import Packet
 from av.stream import Stream
 
 from stylize.runtime.decode import Decoder
-from stylize.runtime.encode import Encoder
+from stylize.runtime.encode import EncodeOptions, Encoder
 from stylize.runtime.errors import OutputMediaError
-from stylize.runtime.resume import ResumeFolder
+from stylize.runtime.output import Result
+from stylize.runtime.partial_file import PartialFile
+from stylize.runtime.resume import Segment
 from stylize.runtime.segment_file import read_packets
+from stylize.runtime.selection import Selection
 
-__all__ = ["join_segments"]
+__all__ = ["join"]
 
 
-def join_segments(folder: ResumeFolder, *, source: Decoder, encoder: Encoder) -> None:
-    """Write the packets of a finished folder, in between those that are carried along.
+def join(
+    segments: Sequence[Segment], source: str | Path, target: Path, *, selection: Selection, encode: EncodeOptions
+) -> Result:
+    """Write the target; it is on the disk when this returns, so that segments can be deleted.
+
+    Args:
+        segments: all of them, in order.
+        source: what they were rendered from, of which no frame is read.
+        target: the file.
+        selection: of which part of the source they are.
+        encode: how they were to be encoded.
+
+    Raises:
+        OutputMediaError: the file cannot be written; a segment is damaged, and is removed; or they were encoded under
+            several headers.
+    """
+    records = [segment.record for segment in segments]
+    encode = dataclasses.replace(encode, codec=records[0].encoder, pix_fmt=records[0].pix_fmt)  # as chosen for them
+    with (
+        Decoder(source, selection=selection) as decoder,
+        PartialFile(target) as output,
+        Encoder(output, info=decoder.info, options=encode, source=decoder) as encoder,
+    ):
+        misfits = sorted({record.encoder for record in records if record.header != encoder.header})
+        if misfits:
+            raise OutputMediaError(
+                target,
+                f"segments of {', '.join(misfits)} do not fit the header that {encoder.description} writes here, as "
+                "with GPUs of several kinds; render with --codec libx264, or on GPUs of one kind",
+            )
+        _copy(segments, decoder, encoder, target)
+        encoder.finish()
+        encoder.check()
+        output.commit(is_durable=True)
+    return Result(
+        num_frames=encoder.num_frames,
+        size=encoder.size,
+        encoder=encoder.description,
+        notes=tuple(dict.fromkeys((*(note for record in records for note in record.notes), *encoder.notes))),
+        problems=records[-1].problems,
+    )
+
+
+def _copy(segments: Sequence[Segment], source: Decoder, encoder: Encoder, target: Path) -> None:
+    """Write the packets of all segments, in between those that are carried along.
 
     Decoding times are made anew: the times of showing, in order, `num_reordered` packets late, which is what
     encoders do and what one encoder after the other cannot do alone when frames come at uneven distances.
-
-    Args:
-        folder: with all its segments.
-        source: the input, of which no frame is read.
-        encoder: takes the packets.
-
-    Raises:
-        OutputMediaError: a segment is damaged, and is removed; or they were encoded under several headers.
     """
-    misfits = sorted({record.encoder for record in folder.records if record.header != encoder.header})
-    if misfits:
-        raise OutputMediaError(
-            folder.target,
-            f"segments of {', '.join(misfits)} do not fit the header that {encoder.description} writes here, as with "
-            "GPUs of several kinds; render with --codec libx264, or on GPUs of one kind",
-        )
-    times = [time for record in folder.records for time in record.times]
-    late = max(record.num_reordered for record in folder.records)
+    times = [time for segment in segments for time in segment.record.times]
+    late = max(segment.record.num_reordered for segment in segments)
     others = source.carried_packets()
     other = next(others, None)
     index = 0
-    for number in range(len(folder.records)):
+    for number, segment in enumerate(segments):
         try:
-            for packet in read_packets(folder.path_of(number)):
+            for packet in read_packets(segment.path):
                 packet.dts = times[index - late] if index >= late else times[index] - (times[late] - times[0])
                 index += 1
                 while other is not None and _seconds(other) <= packet.dts * source.info.time_base:
@@ -50,10 +84,9 @@ def join_segments(folder: ResumeFolder, *, source: Decoder, encoder: Encoder) ->
                     other = next(others, None)
                 encoder.copy(packet)
         except ValueError as error:
-            folder.path_of(number).unlink()
-            del folder.records[number:]
+            segment.path.unlink()
             raise OutputMediaError(
-                folder.target, f"segment {number} was damaged on the disk; the same command renders it again"
+                target, f"segment {number} was damaged on the disk; the same command renders it again"
             ) from error
     while other is not None:
         encoder.write(other)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from stylize.runtime.color import ColorConverter
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.errors import OptionError
-from stylize.runtime.extra_inputs import NO_EXTRAS, ExtraInputs, Extras
+from stylize.runtime.extra_inputs import NO_EXTRAS, ExtraInputs
 from stylize.runtime.finish import Finish
 from stylize.runtime.frame import WHITE, Frame
 from stylize.runtime.runner import HostArray, HostRunner
@@ -30,10 +29,6 @@ class _Buffers:
 
     source: HostArray
     target: HostArray
-
-
-_Start: TypeAlias = Callable[[_Buffers, Extras], Callable[[], None]]
-"""Begins a pass and returns what waits for its end."""
 
 
 class NetworkPass:
@@ -69,43 +64,29 @@ class NetworkPass:
         self._free_buffers: list[_Buffers] = []
         self._result_CHW = np.empty((3, 0, 0), np.float32)
 
-    def stylize(self, frame: Frame, *, finish: Finish) -> None:
-        """Replace the pixels of `frame` by their stylized version as `finish` shows it; its time and alpha stay.
-
-        Raises:
-            BackendError: the network failed, or returned values that are not numbers.
-        """
-        self._begin(frame, finish, self._run)()
-
-    def begin(self, frame: Frame, *, finish: Finish) -> Callable[[], None]:
-        """Start on `frame` and return what completes it, with the result of `stylize` but for rounding.
+    def begin(self, frame: Frame, *, finish: Finish, is_alone: bool = False) -> Callable[[], None]:
+        """Start on `frame` and return what replaces its pixels as `finish` shows them; its time and alpha stay.
 
         At most `num_in_flight` of the runner may be begun; complete them once each and in order.
 
+        Args:
+            frame: what to stylize.
+            finish: how the style shows.
+            is_alone: whether this one has the runner to itself; the result differs by rounding.
+
         Raises:
-            BackendError: as `stylize`; completing raises it too.
+            BackendError: the network failed, or returned values that are not numbers; completing raises it too.
         """
-        return self._begin(
-            frame,
-            finish,
-            lambda buffers, extras: self._runner.start(buffers.source, target=buffers.target, extras=extras),
-        )
-
-    def _run(self, buffers: _Buffers, extras: Extras) -> Callable[[], None]:
-        self._runner.enqueue(buffers.source, target=buffers.target, cuda_stream=None, extras=extras)
-        return _do_nothing
-
-    def _begin(self, frame: Frame, finish: Finish, start: _Start) -> Callable[[], None]:
         seconds = finish.seconds(frame)
         weight = finish.weight(frame)
         if not np.any(weight):
             return _do_nothing
         size = self._working_size(frame)
         if size == (frame.width, frame.height):
-            infer = self._begin_inference(frame, seconds, start)
+            infer = self._begin_inference(frame, seconds, is_alone=is_alone)
             return lambda: finish.store(infer(), frame, weight=weight)
         fitted = self._converter.resized_frame(frame, width=size[0], height=size[1])
-        infer_fitted = self._begin_inference(fitted, seconds, start)
+        infer_fitted = self._begin_inference(fitted, seconds, is_alone=is_alone)
 
         def complete() -> None:
             Finish().store(infer_fitted(), fitted, weight=1.0)
@@ -121,7 +102,7 @@ class NetworkPass:
             return _fitting(frame, fixed)
         return max(1, round(frame.width * self._style_scale)), max(1, round(frame.height * self._style_scale))
 
-    def _begin_inference(self, frame: Frame, seconds: float, start: _Start) -> Callable[[], NDArray[np.float32]]:
+    def _begin_inference(self, frame: Frame, seconds: float, *, is_alone: bool) -> Callable[[], NDArray[np.float32]]:
         """Start the network and return what waits for its picture: (3, H, W) in [0, WHITE], not clipped.
 
         The picture is valid until the next one.
@@ -138,7 +119,11 @@ class NetworkPass:
         reflect_pad(source_CHW, width=frame.width, height=frame.height)
         height, width = source_CHW.shape[1:]
         extras = self._extra_inputs.at(seconds, height=height, width=width)
-        wait = start(buffers, extras)
+        wait = _do_nothing
+        if is_alone:
+            self._runner.enqueue(buffers.source, target=buffers.target, cuda_stream=None, extras=extras)
+        else:
+            wait = self._runner.start(buffers.source, target=buffers.target, extras=extras)
 
         def result() -> NDArray[np.float32]:
             nonlocal extras

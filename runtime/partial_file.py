@@ -8,7 +8,7 @@ from typing import Self
 
 from stylize.runtime.errors import OutputMediaError
 
-__all__ = ["PartialFile", "sync_folder"]
+__all__ = ["PartialFile", "check_place"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,8 @@ class PartialFile:
         self.is_worth_keeping = False
         """Whether there is anything to see in the unfinished file."""
         self._is_committed = False
+        check_place(target)
         self.path = target.with_name(f".{target.name}.partial{target.suffix}")
-        if target.is_dir():
-            raise OutputMediaError(target, f"is a folder, expected a file name; for pictures {target}/%04d.png")
-        if not target.parent.is_dir():
-            raise OutputMediaError(target, f"no such folder: {target.parent}")
         try:
             self.path.open("wb").close()
         except OSError as error:
@@ -62,7 +59,7 @@ class PartialFile:
         except OSError as error:
             raise OutputMediaError(self.target, f"cannot be replaced: {error.strerror}") from error
         if is_durable:
-            sync_folder(self.target.parent)
+            _sync_folder(self.target.parent)
         self._is_committed = True
 
     def __enter__(self) -> Self:
@@ -79,7 +76,19 @@ class PartialFile:
             self.path.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
+def check_place(target: Path) -> None:
+    """See that there can be a file of this name.
+
+    Raises:
+        OutputMediaError: it is a folder, or there is none that it could lie in.
+    """
+    if target.is_dir():
+        raise OutputMediaError(target, f"is a folder, expected a file name; for pictures {target}/%04d.png")
+    if not target.parent.is_dir():
+        raise OutputMediaError(target, f"no such folder: {target.parent}")
+
+
+def _sync_folder(folder: Path) -> None:
     """Wait until the names in `folder` are on the disk; only POSIX systems can."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)

@@ -11,8 +11,7 @@ import logging
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing.connection import Connection, wait
@@ -26,14 +25,15 @@ from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import BackendError, InputMediaError, OptionError, StylizeError
 from stylize.runtime.finish import FinishOptions
 from stylize.runtime.gpu import find_gpu
-from stylize.runtime.pipeline import StageSeconds
-from stylize.runtime.render import join_folder, open_output, reject_same
+from stylize.runtime.join import join
+from stylize.runtime.render import stylize_video
 from stylize.runtime.report import RunReport
-from stylize.runtime.resume import Part, ResumeFolder, ResumeOptions, folder_of, run_facts
+from stylize.runtime.resume import Part, ResumeFolder, ResumeOptions, Segment, folder_of, segments_in
+from stylize.runtime.run_facts import run_facts
 from stylize.runtime.runner import GPU_BACKENDS, Backend, automatic_backend
-from stylize.runtime.segment_file import SegmentRecord, read_record
 from stylize.runtime.selection import Selection
-from stylize.runtime.stylizer import Stylizer, stylize_video
+from stylize.runtime.stylizer import Stylizer
+from stylize.runtime.target import reject_names
 
 __all__ = ["Worker", "gpu_workers", "stylize_in_parts"]
 
@@ -75,20 +75,6 @@ def gpu_workers(artifact: Artifact, gpus: Sequence[int], options: Mapping[str, A
     return [Worker(f"GPU {gpu}", {**options, "backend": backend, "gpu": gpu}) for gpu in gpus]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What a process is told; all of it can be pickled."""
-
-    artifact: Artifact
-    worker: Worker
-    source: str
-    target: Path
-    selection: Selection
-    encode: EncodeOptions
-    finish: FinishOptions
-    resume: ResumeOptions
-
-
 def stylize_in_parts(
     artifact: Artifact,
     source: str | Path,
@@ -124,51 +110,45 @@ def stylize_in_parts(
     started = time.perf_counter()
     selection, encode, finish = selection or Selection(), encode or EncodeOptions(), finish or FinishOptions()
     resume = resume or ResumeOptions()
-    reject_same(source, target)
+    reject_names(source, target, is_resumed=True)
     facts = run_facts(source, {"workers": "; ".join(map(str, workers))}, (selection, encode, finish, resume))
     with Decoder(source, selection=selection) as decoder:
-        info, notes = decoder.info, tuple(decoder.notes)
-        with open_output(target, decoder, resume=resume, facts=facts):
-            pass  # it refuses what is no file of segments
+        num_frames, notes = decoder.info.num_frames, tuple(decoder.notes)
         parts = _parts(decoder, len(workers))
-    with _PartedFolder(Path(target), facts, resume) as folder:
+    with ResumeFolder(Path(target), facts, resume) as folder:
+        num_resumed = folder.num_frames
+        # What each takes for its target is never written.
+        targets = [folder.path / f"{number:03d}{folder.target.suffix}" for number in range(len(parts))]
         tasks = [
             _Task(
-                artifact=artifact,
-                worker=worker,
-                source=str(source),
-                target=folder.target_of(number),
-                selection=selection,
-                encode=encode,
-                finish=finish,
-                resume=dataclasses.replace(resume, part=part),
+                worker,
+                (artifact, str(source), target),
+                {
+                    "selection": selection,
+                    "encode": encode,
+                    "finish": finish,
+                    "resume": dataclasses.replace(resume, part=part),
+                },
             )
-            for number, (worker, part) in enumerate(zip(workers, parts, strict=False))
+            for worker, target, part in zip(workers, targets, parts, strict=False)
         ]
-        num_resumed = folder.num_frames
-        reports = _run(tasks, on_progress=lambda done: on_progress(done, info.num_frames))
-        folder.gather(tasks)
-        seconds = StageSeconds(
-            decode=sum(report.decode_seconds for report in reports),
-            network=sum(report.network_seconds for report in reports),
-            settle=sum(report.settle_seconds for report in reports),
-            encode=sum(report.encode_seconds for report in reports),
-        )
-        result = join_folder(folder, source, selection, encode, seconds=seconds)
-    first = reports[0]
-    backends = ", ".join(f"{task.worker.name}: {report.backend}" for task, report in zip(tasks, reports, strict=True))
+        reports = _run(tasks, on_progress=lambda done: on_progress(done, num_frames))
+        result = join(_gathered(targets, source), source, folder.target, selection=selection, encode=encode)
+        folder.remove()
+    for problem in result.problems:
+        logger.warning("%s: %s", source, problem)
+    seconds = {
+        name: sum(getattr(report, name) for report in reports)
+        for name in ("decode_seconds", "network_seconds", "settle_seconds", "encode_seconds")
+    }
     return dataclasses.replace(
-        first,
-        model=artifact.name,
+        reports[0],
         target=str(target),
         num_frames=result.num_frames,
         num_resumed_frames=num_resumed,
         wall_seconds=time.perf_counter() - started,
-        decode_seconds=seconds.decode,
-        network_seconds=seconds.network,
-        settle_seconds=seconds.settle,
-        encode_seconds=seconds.encode,
-        backend=backends,
+        **seconds,
+        backend=", ".join(f"{task.worker.name}: {report.backend}" for task, report in zip(tasks, reports, strict=True)),
         encoder=result.encoder,
         scene_cut_seconds=tuple(sorted({cut for report in reports for cut in report.scene_cut_seconds})),
         notes=tuple(dict.fromkeys((*notes, *(note for report in reports for note in report.notes), *result.notes))),
@@ -193,45 +173,29 @@ def _parts(decoder: Decoder, number: int) -> list[Part]:
     return [Part(after, until) for after, until in zip([None, *inner], [*inner, None], strict=True)]
 
 
-class _PartedFolder(ResumeFolder):
-    """The folder of the whole, in which the parts have folders of their own."""
+def _gathered(targets: Sequence[Path], source: str | Path) -> list[Segment]:
+    """The segments of all parts, in order.
 
-    _paths: Sequence[Path] = ()
-
-    def target_of(self, number: int) -> Path:
-        """What a part's process takes for its target; it is never written."""
-        return self.path / f"{number:03d}{self.target.suffix}"
-
-    @property
-    def num_frames(self) -> int:
-        """Pictures in the finished segments of all parts."""
-        return sum(len(record.times) for folder in self.path.glob(".*.resume") for _, record in _segments(folder))
-
-    def gather(self, tasks: Sequence[_Task]) -> None:
-        """Take the finished segments of all parts for one's own, in order.
-
-        Raises:
-            InputMediaError: an earlier part is damaged, so that the next may not have begun where it ended.
-        """
-        for task in tasks:
-            segments = [*_segments(folder_of(task.target))]
-            self._paths = [*self._paths, *(path for path, _ in segments)]
-            self.records += [record for _, record in segments]
-            if task is not tasks[-1] and not all(record.is_clean for _, record in segments):
-                raise InputMediaError(
-                    task.source, "is damaged or lacks times, so parts of it do not fit together; render it on one GPU"
-                )
-
-    def path_of(self, index: int) -> Path:
-        """The file of a segment, wherever it is."""
-        return self._paths[index] if self._paths else super().path_of(index)
+    Raises:
+        InputMediaError: an earlier part is damaged, so that the next may not have begun where it ended.
+    """
+    parts = [segments_in(folder_of(target)) for target in targets]
+    if not all(segment.record.is_clean for part in parts[:-1] for segment in part):
+        raise InputMediaError(
+            source, "is damaged or lacks times, so parts of it do not fit together; render it on one GPU"
+        )
+    return [segment for part in parts for segment in part]
 
 
-def _segments(folder: Path) -> Iterator[tuple[Path, SegmentRecord]]:
-    """The finished segments in one folder, in order, up to one that is damaged."""
-    with suppress(ValueError):
-        for path in sorted(folder.glob("*.segment")):
-            yield path, read_record(path)
+@dataclass(frozen=True)
+class _Task:
+    """What a process is told; all of it can be pickled."""
+
+    worker: Worker
+    files: tuple[Artifact, str, Path]
+    """The model, the source and the target."""
+    options: Mapping[str, Any]
+    """Arguments of `stylize_video`."""
 
 
 def _run(tasks: Sequence[_Task], *, on_progress: Callable[[int], None]) -> list[RunReport]:
@@ -292,18 +256,10 @@ def _render(task: _Task, pipe: Connection) -> None:
             raise SystemExit
         pipe.send(done)
 
+    artifact, source, target = task.files
     try:
-        with Stylizer(task.artifact, **task.worker.options) as stylizer:
-            report = stylize_video(
-                stylizer,
-                task.source,
-                task.target,
-                selection=task.selection,
-                encode=task.encode,
-                finish=task.finish,
-                resume=task.resume,
-                on_progress=tell,
-            )
+        with Stylizer(artifact, **task.worker.options) as stylizer:
+            report = stylize_video(stylizer, source, target, **task.options, on_progress=tell)
     except (StylizeError, OSError) as error:
         pipe.send(str(error))
     else:

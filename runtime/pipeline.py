@@ -99,7 +99,7 @@ def run_pipeline(
     sink: Callable[[Item], None],
     settle: Callable[[Frame], None] | None = None,
     num_in_flight: int = 1,
-    on_frame: Callable[[int], None] = lambda _: None,
+    on_frame: Callable[[], None] = lambda: None,
     handover: Channel | None = None,
 ) -> StageSeconds:
     """Pass every item of `source` to `sink` in order, frames by way of `network`, then `settle`.
@@ -115,7 +115,7 @@ def run_pipeline(
         sink: takes frames and packets, in the encode thread.
         settle: changes a frame once more, in order, in the settle thread; None for no such thread.
         num_in_flight: how many frames the network may have begun before the first is completed.
-        on_frame: called by the encode thread with the number of frames done.
+        on_frame: called by the encode thread after each frame.
         handover: from the source, which runs in real time, to the network. Frames are then handed on as soon as
             they can be, and once there was one Ctrl-C or SIGTERM is how such a run ends: nothing is raised.
     """
@@ -158,7 +158,7 @@ class _Pipeline:
         settle: Callable[[Frame], None] | None,
         sink: Callable[[Item], None],
         num_in_flight: int,
-        on_frame: Callable[[int], None],
+        on_frame: Callable[[], None],
         handover: Channel | None,
     ) -> None:
         self._source, self._network, self._settle, self._sink = source, network, settle, sink
@@ -255,7 +255,7 @@ class _Pipeline:
             self.seconds.encode += time.perf_counter() - started
             if isinstance(item, TimedPicture):
                 self.num_done += 1
-                self._on_frame(self.num_done)
+                self._on_frame()
 
 
 def _num_frames(begun: Iterable[tuple[Item, Complete | None]]) -> int:

@@ -1,10 +1,10 @@
 """Encoded packets of one part of a video in a file that is there whole or not at all, power loss included."""
 
 import json
-import logging
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +15,9 @@ from av.packet import Packet, PktSideDataT
 from av.video.stream import VideoStream
 
 from stylize.runtime.errors import OptionError
-from stylize.runtime.partial_file import sync_folder
+from stylize.runtime.partial_file import PartialFile
 
-__all__ = ["SegmentFile", "SegmentRecord", "read_packets", "read_record", "write_durably"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["SegmentFile", "SegmentRecord", "read_packets", "read_record"]
 
 _MAGIC: Final = b"stylize segment 2\n"
 _PACKET: Final = struct.Struct("<qqBI")  # pts, duration, is key, bytes
@@ -60,9 +58,8 @@ class SegmentFile:
 
     def __init__(self, path: Path) -> None:
         """Open a temporary file for the segment `path`."""
-        self._path = path
-        self._partial = path.with_suffix(".partial")
-        self._file: IO[bytes] = self._partial.open("wb")
+        self._partial = PartialFile(path)
+        self._file: IO[bytes] = self._partial.path.open("wb")
         self._checksum = 0
         self._write(_MAGIC)
 
@@ -84,11 +81,8 @@ class SegmentFile:
         text = json.dumps(asdict(record)).encode()
         self._write(text)
         self._file.write(_TAIL.pack(len(text), self._checksum))
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
-        self._partial.replace(self._path)
-        sync_folder(self._path.parent)
+        self._partial.commit(is_durable=True)
 
     def __enter__(self) -> Self:
         return self
@@ -96,11 +90,9 @@ class SegmentFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
+        with suppress(OSError):  # what is removed need not be written
             self._file.close()
-        except OSError:  # what is removed need not be written
-            logger.debug("%s: closing failed", self._partial)
-        self._partial.unlink(missing_ok=True)
+        self._partial.__exit__(kind, error, traceback)
 
     def _write(self, content: bytes) -> None:
         self._checksum = crc32(content, self._checksum)
@@ -137,17 +129,6 @@ def read_packets(path: Path) -> "Iterator[Packet[VideoStream]]":
             yield packet
         if crc32(file.read(path.stat().st_size - _TAIL.size - end), found) != checksum:
             raise ValueError("its checksum differs")
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a small file that is there whole or not at all, power loss included."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
 
 
 def _record_of(file: IO[bytes]) -> tuple[SegmentRecord, int, int]:

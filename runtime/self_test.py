@@ -22,7 +22,8 @@ from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.errors import StylizeError
 from stylize.runtime.frame import Frame
 from stylize.runtime.identity import write_identity
-from stylize.runtime.stylizer import Stylizer, stylize_video
+from stylize.runtime.render import stylize_video
+from stylize.runtime.stylizer import Stylizer
 
 __all__ = ["CASES", "Case", "CaseResult", "run_self_test"]
 

@@ -1,13 +1,9 @@
-"""The Python interface: pictures as arrays, and whole files."""
+"""A loaded model, and pictures as arrays."""
 
-import dataclasses
 import hashlib
-import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,42 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize.runtime.artifact import Artifact, open_artifact
-from stylize.runtime.decode import Decoder
 from stylize.runtime.device import Device
 from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
-from stylize.runtime.encode import EncodeOptions
-from stylize.runtime.errors import BackendError, OptionError
+from stylize.runtime.errors import BackendError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix
-from stylize.runtime.finish import Finish, FinishOptions
+from stylize.runtime.finish import Finish
 from stylize.runtime.frame import Frame, TimedPicture
-from stylize.runtime.live import LiveRun, paced
-from stylize.runtime.memory import check_memory
 from stylize.runtime.network_pass import NetworkPass
-from stylize.runtime.partial_file import PartialFile
-from stylize.runtime.picture_sequence import PictureSequence
-from stylize.runtime.pipeline import StageSeconds, run_pipeline
-from stylize.runtime.render import (
-    open_output,
-    reject_same,
-    render_pictures,
-    render_segments,
-    render_still,
-    render_video,
-)
-from stylize.runtime.report import RunReport
-from stylize.runtime.resume import ResumeFolder, ResumeOptions, run_facts
 from stylize.runtime.runner import Backend, ComputePrecision, open_active_runner
-from stylize.runtime.selection import Item, Selection
-from stylize.runtime.source import PIPE, is_live
-from stylize.runtime.still import STILL_SUFFIXES
-from stylize.runtime.stream_output import StreamOutput
-from stylize.runtime.surface_render import SurfaceRender, SurfaceSink, surface_session
-from stylize.runtime.unattended import made_in_thread
 from stylize.runtime.video_info import VideoInfo
 
-__all__ = ["Stylizer", "stylize_video"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Stylizer"]
 
 
 class Stylizer:
@@ -154,22 +125,26 @@ class Stylizer:
         return stylized_NHWC
 
     def stylize(self, frame: Frame, *, finish: Finish | None = None) -> None:
-        """Replace the pixels of `frame` in place, as `finish` shows them; by default all at the own strength.
+        """Replace the pixels of `frame` in place, see `begin`.
 
         Raises:
             BackendError: the network failed, this is closed, or another thread is using it.
         """
-        with self._held():
-            self._pass.stylize(frame, finish=finish or self._finish)
+        with self.held():
+            self.begin(frame, finish=finish, is_alone=True)()
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Keep other threads away for as long as the block lasts."""
+    def held(self) -> Iterator[Self]:
+        """Keep other threads away for as long as the block lasts.
+
+        Raises:
+            BackendError: this is closed, or another thread is using it.
+        """
         self._check_open()
         if not self._in_use.acquire(blocking=False):
             raise BackendError("one Stylizer serves one thread at a time, and another is using it: open one for each")
         try:
-            yield
+            yield self
         finally:
             self._in_use.release()
 
@@ -184,25 +159,41 @@ class Stylizer:
 
     @property
     def surface_session(self) -> DeviceSession | None:
-        """The GPU where whole surfaces can be stylized, None where pictures pass through the CPU."""
-        return surface_session(self._runner, style_scale=self._style_scale)
+        """The GPU where whole surfaces can be stylized, None where pictures pass through the CPU.
+
+        The kernels pad and write planes of RGB; they neither scale nor paint from noise alone.
+        """
+        contract = self._runner.contract
+        takes_planes = contract.layout == "NCHW" and not contract.makes_textures and self._style_scale == 1.0
+        return self._runner.session if isinstance(self._runner, DeviceBridge) and takes_planes else None
+
+    @property
+    def surface_gpu(self) -> int | None:
+        """The number of that GPU."""
+        session = self.surface_session
+        return None if session is None else session.device.dlpack_device[1]
 
     @property
     def num_in_flight(self) -> int:
         """How many frames may be begun before the first is completed."""
         return self._runner.num_in_flight
 
-    def begin(self, frame: TimedPicture, *, finish: Finish | None = None) -> Callable[[], None]:
-        """Start on `frame` and return what completes it in place; for many frames faster than `stylize`.
+    def begin(self, frame: TimedPicture, *, finish: Finish | None = None, is_alone: bool = False) -> Callable[[], None]:
+        """Start on `frame` and return what completes it in place.
 
         At most `num_in_flight` may be begun; complete them once each and in order.
+
+        Args:
+            frame: what to stylize.
+            finish: how the style shows; by default all of it at the own strength.
+            is_alone: whether none is begun before the last is completed. A single one is faster so, many are slower.
 
         Raises:
             BackendError: the network failed, or this is closed; completing raises it too.
         """
         assert isinstance(frame, Frame), "decoders make nothing else unless asked"
         self._check_open()
-        return self._pass.begin(frame, finish=finish or self._finish)
+        return self._pass.begin(frame, finish=finish or self._finish, is_alone=is_alone)
 
     def notes_on(self, info: VideoInfo) -> tuple[str, ...]:
         """What the model cannot do for such a video, one sentence each."""
@@ -223,172 +214,3 @@ class Stylizer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def stylize_video(
-    model: str | Path | Artifact | Stylizer,
-    source: str | Path,
-    target: str | Path,
-    *,
-    selection: Selection | None = None,
-    encode: EncodeOptions | None = None,
-    finish: FinishOptions | None = None,
-    resume: ResumeOptions | None = None,
-    live: bool | None = None,
-    on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
-) -> RunReport:
-    """Stylize a video with its sound, or a picture, from file to file.
-
-    The target appears when it is complete and was read back; until then, and after an interruption, what
-    is done is beside it under `PartialFile`'s name. A source that breaks off is rendered as far as it goes
-    and the damage stands in the report's `problems`.
-
-    With `resume` what is done is kept in segments beside the target, and the same call goes on with them.
-
-    A live source is rendered in real time: the newest frame wins, what came while the network was busy is
-    counted and left out, and the end of the source, Ctrl-C or SIGTERM complete the output.
-
-    Args:
-        model: an ONNX file, the name of a built-in style, or a `Stylizer` with its own options.
-        source: a path or address FFmpeg reads, `-` for standard input, a folder of pictures, or numbered
-            pictures (`frames/%04d.png`), or `camera:0`.
-        target: a video or picture file, whose suffix names the format; numbered pictures (`out/%04d.png`);
-            `-` for standard output; or an address that takes a stream, such as `rtmp://host/app/key`.
-        selection: which part of the source, at what rate and size.
-        encode: how to encode a video.
-        finish: where, when and how the style shows.
-        resume: how to divide a render that a later call can continue; None for one that starts anew.
-        live: whether the source is rendered in real time; None for cameras and the addresses of live streams.
-        on_progress: called with frames done and frames expected, the latter None when unknown; from
-            another thread.
-
-    Raises:
-        StylizeError: one of its kinds, see `stylize.runtime.errors`.
-    """
-    if not isinstance(model, Stylizer):
-        with Stylizer(model) as stylizer:
-            return stylize_video(
-                stylizer,
-                source,
-                target,
-                selection=selection,
-                encode=encode,
-                finish=finish,
-                resume=resume,
-                live=live,
-                on_progress=on_progress,
-            )
-    reject_same(source, target)
-    is_stream, live = StreamOutput.is_meant_by(target), is_live(source) if live is None else live
-    if resume and live:
-        raise OptionError(f"--resume: {source} is live and cannot be read a second time")
-    started = time.perf_counter()
-    encode, finish = encode or EncodeOptions(), finish or FinishOptions()
-    is_watched = is_stream and (live or str(target) != PIPE)
-    encode = dataclasses.replace(encode, is_live=is_watched)
-    facts = run_facts(source, model.facts, (selection or Selection(), encode, finish, resume)) if resume else {}
-    with (
-        model._held(),
-        made_in_thread(
-            partial(Decoder, source, selection=selection, surface_gpu=_surface_gpu(model, target), is_live=live),
-            discard=Decoder.close,
-        ) as decoder,
-        Finish(
-            finish,
-            strength=model.strength,
-            info=decoder.info,
-            first_seconds=decoder.first_seconds,
-            mask_offset_seconds=decoder.selection.start_seconds,
-        ) as finisher,
-        ExitStack() as surface_memory,  # left after the encoder, which holds pictures in it
-        open_output(target, decoder, resume=resume, facts=facts) as output,
-    ):
-        check_memory(decoder.info.width, decoder.info.height)
-        num_done = output.num_frames if isinstance(output, ResumeFolder) else 0
-        live_run = LiveRun(decoder) if live else None
-
-        def run(sink: Callable[[Item], None], encoder: SurfaceSink | None = None) -> StageSeconds:
-            total = decoder.info.num_frames
-            begin = partial(model.begin, finish=finisher)
-            session, surfaces = model.surface_session, None
-            if session is not None and encoder is not None:
-                surfaces = SurfaceRender(
-                    session,
-                    decoder,
-                    encoder,
-                    finish=finisher,
-                    owned=surface_memory,
-                    begin_frame=begin,
-                    extra_inputs=model.extra_inputs,
-                )
-            if live_run is None and is_watched:
-                sink = paced(sink)
-            num_in_flight = (surfaces and surfaces.num_in_flight) or model.num_in_flight
-            items: Iterable[Item] = surfaces or decoder
-            if resume is not None and resume.part is not None:
-                items = resume.part.of(items)
-            return run_pipeline(
-                live_run.stamped(items) if live_run else items,
-                network=surfaces.begin if surfaces else begin,
-                sink=live_run.timed(sink) if live_run else sink,
-                settle=finisher.settle if finisher.settles else None,
-                num_in_flight=1 if live_run else num_in_flight,
-                on_frame=lambda done: on_progress(num_done + done, total),
-                handover=live_run.handover if live_run else None,
-            )
-
-        def show(frame: Frame) -> None:
-            model._pass.stylize(frame, finish=finisher)
-            finisher.settle(frame)
-
-        logger.info("%s: %s", source, decoder.info)
-        logger.info("%s by %s", model.artifact.contract, model.backend)
-        decoder.notes.extend(model.notes_on(decoder.info))
-        if isinstance(output, PictureSequence):
-            result = render_pictures(run, decoder, output)
-        elif isinstance(output, ResumeFolder):
-            result = render_segments(run, decoder, output, encode, num_again=finisher.num_warmup_frames)
-        elif isinstance(output, PartialFile) and output.target.suffix.lower() in STILL_SUFFIXES:
-            result = render_still(show, decoder, output)
-        else:
-            result = render_video(run, decoder, output, encode)
-        if live_run is not None:
-            # A stream is joined in the middle and ends when it ends: neither is damage.
-            notes = (*result.notes, *live_run.notes, *result.problems)
-            result = dataclasses.replace(result, notes=notes, problems=())
-    for problem in result.problems:
-        logger.warning("%s: %s", source, problem)
-    return RunReport(
-        model=model.artifact.name,
-        source=str(source),
-        target=str(target),
-        num_frames=result.num_frames,
-        num_resumed_frames=num_done,
-        width=result.size[0],
-        height=result.size[1],
-        wall_seconds=time.perf_counter() - started,
-        decode_seconds=result.seconds.decode,
-        network_seconds=result.seconds.network,
-        settle_seconds=result.seconds.settle,
-        encode_seconds=result.seconds.encode,
-        decoder=f"{decoder.info.decoder}, {decoder.info.pix_fmt}",
-        backend=model.backend,
-        encoder=result.encoder,
-        color=decoder.info.color.description,
-        strength=model.strength,
-        steady=finish.steady,
-        scene_cut_seconds=tuple(finisher.cut_seconds),
-        num_dropped_frames=live_run.num_dropped if live_run else 0,
-        latency_p50_ms=live_run.latency_ms(50) if live_run else None,
-        latency_p95_ms=live_run.latency_ms(95) if live_run else None,
-        notes=(*result.notes, *finisher.notes),
-        problems=result.problems,
-    )
-
-
-def _surface_gpu(model: Stylizer, target: str | Path) -> int | None:
-    """The GPU for which the source is decoded; None where the result is no video or the network is not there."""
-    session = model.surface_session
-    if session is None or Path(target).suffix.lower() in STILL_SUFFIXES:
-        return None
-    return session.device.dlpack_device[1]

@@ -83,7 +83,7 @@ def kill_until_done(folder: Path, *, num_kills: int, usual_seconds: float, rando
             target.unlink()
             continue
         assert process.returncode == -signal.SIGKILL
-        num_segments.append(len(list(kept.glob("*.segment"))))
+        num_segments.append(len(list(kept.glob("[0-9]*.segment"))))
     print(f"finished segments after each kill: {num_segments}")
     subprocess.run(command(folder, target.name), check=True)
     assert not kept.exists()

@@ -20,9 +20,10 @@ from stylize.runtime.cli_console import tell
 from stylize.runtime.cli_options import OPTIONS
 from stylize.runtime.encode import EncodeOptions
 from stylize.runtime.finish import FinishOptions
+from stylize.runtime.render import stylize_video
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.selection import Selection
-from stylize.runtime.stylizer import Stylizer, stylize_video
+from stylize.runtime.stylizer import Stylizer
 
 COMMAND = [sys.executable, "-c", "from stylize.runtime.cli import main; main()"]
 

@@ -23,6 +23,7 @@ from stylize.runtime.errors import (
     OutputMismatchError,
 )
 from stylize.runtime.frame import TimedPicture
+from stylize.runtime.resume import ResumeOptions
 
 LONG = ClipSpec(pts=range(100), width=128, height=96, sound_start_seconds=0.0, sound_seconds=4.0)
 
@@ -161,6 +162,17 @@ def test_rejects_output_that_cannot_be_written(target: str, identity: Path, tmp_
     source = write_clip(tmp_path / "in.mp4")
     with pytest.raises(OutputMediaError):
         stylize_video(identity, source, tmp_path / target)
+    assert_nothing_is_left(tmp_path, source)
+
+
+@pytest.mark.parametrize("resume", [None, ResumeOptions()])
+def test_rejects_the_current_folder_as_output(
+    resume: ResumeOptions | None, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_clip(tmp_path / "in.mp4")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputMediaError, match=r"^\.: is a folder, expected a file name"):
+        stylize_video(identity, source, ".", resume=resume)
     assert_nothing_is_left(tmp_path, source)
 
 

@@ -416,6 +416,18 @@ def test_rtsp_keeps_the_times_of_its_sender(identity: Path, tmp_path: Path) -> N
     assert min(np.diff(times), default=1) > 0.015
 
 
+def test_a_file_that_somebody_watches_can_be_asked_for(identity: Path, tmp_path: Path) -> None:
+    source, target = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(110))), tmp_path / "out.mp4"
+    keys = {}
+    for is_watched in (False, True):
+        stylize_video(identity, source, target, encode=EncodeOptions(is_live=is_watched))
+        with av.open(str(target)) as container:
+            packets = [packet for packet in container.demux(video=0) if packet.is_keyframe]
+            keys[is_watched] = {packet.pts * packet.time_base for packet in packets}
+    assert keys[True] >= {0, 2, 4}
+    assert not keys[False] & {2, 4}
+
+
 @pytest.mark.parametrize(("container", "address"), [("rtsp", "rtsp://h/x"), ("rtp_mpegts", "rtp://127.0.0.1:9")])
 def test_streams_that_do_not_tell_what_they_hold_get_h264(container: str, address: str, tmp_path: Path) -> None:
     with Decoder(write_clip(tmp_path / "in.mp4")) as decoder:

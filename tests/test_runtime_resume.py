@@ -17,7 +17,8 @@ from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, FinishOptions, Selection, Stylizer, stylize_video
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
 from stylize.runtime.report import RunReport
-from stylize.runtime.resume import ResumeOptions, fingerprint
+from stylize.runtime.resume import ResumeOptions
+from stylize.runtime.run_facts import fingerprint
 
 SEGMENTS = ResumeOptions(segment_frames=10)
 B_FRAMES = (("preset", "veryfast"), ("bf", "3"), ("g", "20"))
@@ -157,7 +158,17 @@ def test_steadying_goes_on_within_a_code_value(stylizer: Stylizer, tmp_path: Pat
     render(stylizer, case, tmp_path, "whole.mkv")
     with pytest.raises(Stopped):
         render(stylizer, case, tmp_path, "broken.mkv", stop_after=25)
-    render(stylizer, case, tmp_path, "broken.mkv")
+    seen: list[int] = []
+    stylize_video(
+        stylizer,
+        tmp_path / case.source,
+        tmp_path / "broken.mkv",
+        encode=case.encode,
+        finish=case.finish,
+        resume=SEGMENTS,
+        on_progress=lambda done, _total: seen.append(done),
+    )
+    assert (min(seen), max(seen)) == (20, 44), "frames that only lead to the first missing one are not counted"
     pairs = zip(read_frames(tmp_path / "broken.mkv"), read_frames(tmp_path / "whole.mkv"), strict=True)
     assert max(int(np.abs(found.astype(int) - wanted).max()) for found, wanted in pairs) <= 1
 
@@ -227,7 +238,7 @@ def test_full_disk_keeps_the_finished_segments(stylizer: Stylizer, tmp_path: Pat
     folder = tmp_path / ".out.mp4.resume"
     with pytest.raises(Stopped):
         render(stylizer, case, tmp_path, "out.mp4", stop_after=15)
-    (folder / "000002.partial").symlink_to("/dev/full")  # fails every write as a full disk does
+    (folder / ".000002.segment.partial.segment").symlink_to("/dev/full")  # fails every write as a full disk does
     with pytest.raises(OutputMediaError, match=os.strerror(errno.ENOSPC)):
         render(stylizer, case, tmp_path, "out.mp4")
     kept = sorted(path.name for path in folder.iterdir())
@@ -263,6 +274,23 @@ def test_codec_the_container_refuses_is_said_at_once(stylizer: Stylizer, tmp_pat
     write_clip(tmp_path / "in.mp4")
     with pytest.raises(OutputMediaError, match="mp4 cannot hold huffyuv"):
         render(stylizer, Case("in.mp4", EVEN, encode=EncodeOptions(codec="huffyuv")), tmp_path, "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("out.xyz", r"no container has the suffix \.xyz"),
+        ("out", "has no suffix"),
+        ("out.avi", "avi keeps no frame times"),
+    ],
+)
+def test_container_that_cannot_hold_what_is_joined_is_said_at_once(
+    target: str, message: str, stylizer: Stylizer, tmp_path: Path
+) -> None:
+    write_clip(tmp_path / "in.mp4")
+    with pytest.raises(OutputMediaError, match=message):
+        render(stylizer, Case("in.mp4", EVEN), tmp_path, target, stop_after=1)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 

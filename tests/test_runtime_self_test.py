@@ -43,7 +43,7 @@ def test_identity_is_a_valid_model(tmp_path: Path) -> None:
 def hold_first_picture(patch: pytest.MonkeyPatch) -> None:
     first: list[np.ndarray] = []
 
-    def begin(_self: NetworkPass, frame: Frame, *, finish: object) -> Callable[[], None]:
+    def begin(_self: NetworkPass, frame: Frame, **_options: object) -> Callable[[], None]:
         first.append(np.stack(frame.planes))
         for plane, held in zip(frame.planes, first[0], strict=True):
             plane[:] = held

@@ -1,5 +1,7 @@
 """Pictures in, pictures out."""
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -233,3 +235,14 @@ def test_video_of_one_frame_becomes_a_picture(identity: Path, tmp_path: Path) ->
     source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=(0,)))
     stylize_video(identity, source, tmp_path / "out.png")
     assert read_frames(tmp_path / "out.png")[0].shape == (48, 64, 3)
+
+
+def test_pictures_through_a_pipe_become_numbered_ones(tmp_path: Path) -> None:
+    write_affine(tmp_path / "identity.onnx")
+    pictures = [np.full((*SIZE, 3), 40 * index, np.uint8) for index in range(3)]
+    piped = b"".join(write_png(tmp_path / "in.png", picture, "rgb24").read_bytes() for picture in pictures)
+    command = [sys.executable, "-c", "from stylize.runtime.cli import main; main()", "identity.onnx", "-", "out%d.png"]
+    result = subprocess.run(command, cwd=tmp_path, input=piped, capture_output=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    for index, picture in enumerate(pictures, start=1):
+        assert np.array_equal(read_frames(tmp_path / f"out{index}.png")[0], picture)

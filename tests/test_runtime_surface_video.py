@@ -29,7 +29,8 @@ from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
 from stylize.runtime.encode import Encoder
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.hardware_video import NVENC_OF
-from stylize.runtime.join import join_segments
+from stylize.runtime.join import join
+from stylize.runtime.output import Result
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.surface import Surface
 from stylize.runtime.surface_source import SurfaceSource
@@ -182,14 +183,13 @@ def test_segments_under_other_headers_are_not_joined(rig: Rig, monkeypatch: pyte
             OptionError, match="begun by libx264 under another header than libx264, yuv420p writes here"
         ):
             rig.render(clip, on_device=True, resume=ResumeOptions(segment_frames=4))
-    join = join_segments
 
-    def joined_elsewhere(*arguments: object, **others: object) -> None:
+    def joined_elsewhere(*arguments: object, **others: object) -> Result:
         with monkeypatch.context() as patch:
             patch.setattr(Encoder, "header", "of another GPU")
-            join(*arguments, **others)  # type: ignore[arg-type]
+            return join(*arguments, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("stylize.runtime.render.join_segments", joined_elsewhere)
+    monkeypatch.setattr("stylize.runtime.segmented_output.join", joined_elsewhere)
     with pytest.raises(
         OutputMediaError, match="segments of libx264 do not fit the header that libx264, yuv420p writes"
     ):
