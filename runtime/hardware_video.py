@@ -1,6 +1,8 @@
 """The video engines of NVIDIA GPUs through FFmpeg: whether they take a format, and if not, why."""
 
+import ctypes
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,10 +15,11 @@ from av.codec.codec import UnknownCodecError
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
-__all__ = ["NVENC_OF", "ffmpeg_reasons", "gpu_refusal", "nvdec", "nvenc_refusal"]
+__all__ = ["NVENC_OF", "ffmpeg_reasons", "gpu_refusal", "nvdec", "nvdec_refusal", "nvenc_refusal"]
 
 NVENC_OF: Final = {"libx264": "h264_nvenc", "libx265": "hevc_nvenc", "libsvtav1": "av1_nvenc"}
 """The encoder of the GPU that writes what an encoder of the CPU does."""
+_NVDEC_LIBRARY: Final = "nvcuvid.dll" if sys.platform == "win32" else "libnvcuvid.so.1"
 _PROBE_SIDE_PX: Final = 256  # above the least any of them takes (145 x 49 for H.264, NVENC programming guide)
 
 
@@ -38,6 +41,18 @@ def gpu_refusal(gpu: int) -> str:
             return reasons[0] if reasons else error.strerror or str(error)
         except NotImplementedError:
             return "FFmpeg was built without NVDEC"
+    return ""
+
+
+@cache
+def nvdec_refusal(gpu: int) -> str:
+    """Why nothing can be decoded on GPU number `gpu`; empty when it can. Asked once."""
+    if refusal := gpu_refusal(gpu):
+        return refusal
+    try:
+        ctypes.CDLL(_NVDEC_LIBRARY)
+    except OSError:
+        return f"{_NVDEC_LIBRARY} is missing; in a container, NVIDIA_DRIVER_CAPABILITIES must name `video`"
     return ""
 
 

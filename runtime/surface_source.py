@@ -5,7 +5,7 @@ from av.codec.context import CodecContext
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
-from stylize.runtime.hardware_video import gpu_refusal, nvdec
+from stylize.runtime.hardware_video import nvdec, nvdec_refusal
 from stylize.runtime.picture_filter import PictureFilter
 from stylize.runtime.surface import is_on_device, samples_pix_fmt, surface_pix_fmt
 
@@ -20,7 +20,7 @@ class SurfaceSource:
         self.gpu = gpu
         self.pix_fmt = ""
         """Format of all surfaces; empty where the video is not one of them, or before the first picture."""
-        self._refusal = gpu_refusal(gpu)
+        self._refusal = nvdec_refusal(gpu)
         self._size = (0, 0)
 
     @property

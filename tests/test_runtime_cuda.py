@@ -12,6 +12,7 @@ import av
 import pytest
 
 from helpers.host_kernels import SOURCE
+from stylize.runtime import hardware_video
 from stylize.runtime.cuda import CudaDevice, import_pycuda
 from stylize.runtime.errors import BackendUnavailableError
 
@@ -30,6 +31,13 @@ def test_without_pycuda_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendUnavailableError, match=r"^PyCUDA is not installed: pip install pycuda, which needs"):
         import_pycuda()
+
+
+def test_a_driver_without_video_says_what_its_container_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware_video, "gpu_refusal", lambda _gpu: "")
+    monkeypatch.setattr(hardware_video, "_NVDEC_LIBRARY", "libno-such-decoder.so")
+    refusal = hardware_video.nvdec_refusal.__wrapped__(0)
+    assert refusal == ("libno-such-decoder.so is missing; in a container, NVIDIA_DRIVER_CAPABILITIES must name `video`")
 
 
 @pytest.mark.skipif(not CUDA_HEADER.is_file(), reason="no CUDA toolkit on this machine")

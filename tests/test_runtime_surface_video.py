@@ -331,7 +331,7 @@ class Engine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.num_opened = 0
-        monkeypatch.setattr("stylize.runtime.surface_source.gpu_refusal", lambda _gpu: "")
+        monkeypatch.setattr("stylize.runtime.surface_source.nvdec_refusal", lambda _gpu: "")
         monkeypatch.setattr("stylize.runtime.surface_source.nvdec", lambda _gpu: None)
         configure = SurfaceSource.configure
 
