@@ -3,7 +3,9 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,25 @@ def _logging_as_found() -> Iterator[None]:
     yield
     package.setLevel(level)
     package.handlers[:] = handlers
+
+
+@pytest.fixture(scope="session")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that returns the frame it is given."""
+    from helpers.networks import write_affine  # loads libraries, before which the environment is set above
+
+    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`stylize-run` in this process; see `helpers.commands`."""
+    from helpers.commands import running_here
+
+    with running_here(monkeypatch, capsys) as run:
+        yield run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

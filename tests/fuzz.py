@@ -34,7 +34,7 @@ from stylize.train.checkpoint import (
 from stylize.train.networks import build_network
 
 KINDS = (".mp4", ".mkv", ".png", ".jpg", ".gif", ".onnx", ".pth")
-LIMIT_SECONDS = 10
+LIMIT_SECONDS = 60  # a file takes a hundredth of a second; a machine may be busy
 
 
 class HangError(Exception):

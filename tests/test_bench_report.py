@@ -161,7 +161,7 @@ def test_the_page_runs_in_a_browser_without_complaint(page: Path) -> None:
     )
     completed = subprocess.run(
         [BROWSER, *flags, "--virtual-time-budget=10000", "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     assert "CONSOLE" not in completed.stderr
     # Set by the script once the first frame of the clip is on the canvas.

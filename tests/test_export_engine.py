@@ -1,8 +1,6 @@
 """Engines: TensorRT-RTX really builds every network, for every target and shape mode, on a machine without a GPU."""
 
-import ast
 import dataclasses
-import re
 import sys
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from stylize.export.plan_from_onnx import PlanOptions, plan_from_onnx
 from stylize.export.precision import half_from_float
 from stylize.export.rewrite import rewrite
 from stylize.runtime import Artifact, Backend, ModelContract, Stylizer, open_artifact
-from stylize.runtime import engine_from_onnx as engine_module
 from stylize.runtime.engine_from_onnx import BuildOptions, engine_from_onnx
 from stylize.runtime.errors import BackendUnavailableError, EngineBuildError, OptionError
 from stylize.runtime.gpu import Gpu
@@ -45,54 +42,6 @@ def build(model: onnx.ModelProto, profile: EngineProfile, *targets: str, name: s
     options = BuildOptions(profile=profile, compute_capabilities=targets or TARGETS)
     data = model.SerializeToString()
     return engine_from_onnx(data, builder="tensorrt_rtx", options=options, gpu=None, name=name).data
-
-
-# Which class of the module a name in the builder's source stands for.
-CLASSES = {
-    "trt_builder": "Builder",
-    "network": "INetworkDefinition",
-    "config": "IBuilderConfig",
-    "parser": "OnnxParser",
-    "parser_error": "ParserError",
-    "trt_profile": "IOptimizationProfile",
-    "tensor": "ITensor",
-}
-
-
-def test_everything_the_builder_calls_is_in_the_real_module() -> None:
-    """TensorRT's own calls too, which no machine without a GPU can make: both modules have one interface."""
-    tree = ast.parse(Path(engine_module.__file__).read_text(encoding="utf-8"))
-    calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute):
-            continue
-        path = ast.unparse(node)
-        base = path.partition(".")[0]
-        if "(" in path or (base not in CLASSES and base != "trt"):
-            continue
-        owner = trt if base == "trt" else getattr(trt, CLASSES[base])
-        for name in path.split(".")[1:]:
-            assert hasattr(owner, name), path
-            owner = getattr(owner, name)
-            if not isinstance(owner, type):
-                break
-        found.add(path)
-        call = calls.get(id(node))
-        signature = re.search(rf"{node.attr}\(self: [^,)]*,? ?(.*?)\) -> ", getattr(owner, "__doc__", None) or "")
-        if call is not None and signature is not None and base in CLASSES:
-            parameters = re.findall(r"(\w+): ", signature[1])
-            assert len(call.args) + len(call.keywords) <= len(parameters), path
-            assert {keyword.arg for keyword in call.keywords} <= set(parameters), path
-    wanted = {
-        "config.set_timing_cache",
-        "config.get_timing_cache",
-        "trt.BuilderFlag.VERSION_COMPATIBLE",
-        "parser.parse",
-    }
-    assert wanted <= found
-    for level in ("NONE", "SAME_COMPUTE_CAPABILITY", "AMPERE_PLUS"):
-        assert hasattr(trt.HardwareCompatibilityLevel, level)
 
 
 @pytest.fixture

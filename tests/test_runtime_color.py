@@ -9,18 +9,12 @@ import pytest
 
 from helpers.clips import ClipSpec, write_clip
 from helpers.color_reference import Floats, rgb_from_yuv, upsampled, yuv_from_rgb
-from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, stylize_video
 from stylize.runtime.color import Color, ColorConverter, color_from_picture
 from stylize.runtime.frame import WHITE
 
 MATRICES = {"601": 6, "709": 1, "2020": 9, "240M": 7}
 LIMITED, FULL = 1, 2
-
-
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
 
 
 def smooth_rgb(width: int, height: int) -> Floats:

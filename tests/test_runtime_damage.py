@@ -28,11 +28,6 @@ from stylize.runtime.resume import ResumeOptions
 LONG = ClipSpec(pts=range(100), width=128, height=96, sound_start_seconds=0.0, sound_seconds=4.0)
 
 
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
-
-
 def remux_with_index_first(source: Path, target: Path) -> Path:
     """The same packets with the index at the front, so that a cut file can still be opened."""
     with av.open(str(source)) as old, av.open(str(target), "w", options={"movflags": "faststart"}) as new:

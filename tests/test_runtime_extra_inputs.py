@@ -1,7 +1,5 @@
 """Models of several styles and models that take noise: what the runtime gives them beside the frame."""
 
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,13 +7,13 @@ import numpy as np
 import pytest
 
 from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.commands import RunHere
 from helpers.networks import write_affine, write_colors
 from stylize.runtime import Backend, Selection, Stylizer, open_artifact, stylize_video
 from stylize.runtime.contract import ModelContract
 from stylize.runtime.errors import OptionError
 from stylize.runtime.extra_inputs import ExtraInputs, StyleMix, noise_picture
 
-COMMAND = [sys.executable, "-c", "from stylize.runtime.cli import main; main()"]
 STYLES = ("red", "green", "blue")
 BACKENDS = [Backend.ONNXRUNTIME, Backend.OPENVINO]
 FRAME = np.full((1, 8, 12, 3), 100, np.uint8)
@@ -33,10 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_affine(folder / "identity.onnx")
     write_clip(folder / "in.mp4", ClipSpec())
     return folder
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +120,9 @@ def test_noise_is_the_same_in_every_frame_of_a_run(folder: Path, backend: Backen
     assert runs["first"][0].std() > 20
 
 
-def test_textures_come_from_a_seed_at_any_size(folder: Path) -> None:
+def test_textures_come_from_a_seed_at_any_size(folder: Path, run_here: RunHere) -> None:
     for name, seed in (("a.png", "7"), ("b.png", "7"), ("c.png", "8")):
-        result = run(folder, "weave.onnx", "noise:", name, "--size", "70x40", "--seed", seed)
+        result = run_here(folder, "weave.onnx", "noise:", name, "--size", "70x40", "--seed", seed)
         assert result.returncode == 0, result.stderr
         assert "70x40: textures tile where both sides are multiples of 4" in result.stderr
     (first,), (again,), (other,) = (read_frames(folder / name) for name in ("a.png", "b.png", "c.png"))
@@ -148,16 +142,18 @@ def test_textures_come_from_a_seed_at_any_size(folder: Path) -> None:
         (("colors.onnx", "in.mp4", "o.mp4", "--style-mix", "1,0"), "2 shares for the model's 3 styles"),
     ],
 )
-def test_rejects_what_the_model_cannot_take(folder: Path, arguments: tuple[str, ...], message: str) -> None:
-    result = run(folder, *arguments)
+def test_rejects_what_the_model_cannot_take(
+    folder: Path, arguments: tuple[str, ...], message: str, run_here: RunHere
+) -> None:
+    result = run_here(folder, *arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (folder / arguments[2]).exists()
 
 
-def test_command_mixes_styles(folder: Path) -> None:
-    result = run(folder, "colors.onnx", "in.mp4", "mixed.png", "--end", "0.04", "--style-mix", "green")
+def test_command_mixes_styles(folder: Path, run_here: RunHere) -> None:
+    result = run_here(folder, "colors.onnx", "in.mp4", "mixed.png", "--end", "0.04", "--style-mix", "green")
     assert result.returncode == 0, result.stderr
     assert abs(read_frames(folder / "mixed.png")[0][0, 0].astype(int) - (0, 255, 0)).max() <= 1
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.clips import ClipSpec, read_frames, write_clip, write_png
 from helpers.networks import write_affine
-from stylize.runtime import EncodeOptions, FinishOptions, ModelContract, Stylizer, stylize_video
+from stylize.runtime import EncodeOptions, FinishOptions, ModelContract, Selection, Stylizer, stylize_video
 from stylize.runtime.color import Color
 from stylize.runtime.decode import VideoInfo
 from stylize.runtime.errors import InputMediaError, OptionError
@@ -119,6 +119,28 @@ def test_mask_video_follows_the_clock_not_the_count(white: Path, tmp_path: Path)
     assert found[8] == found[9] == pytest.approx(1.0)
     assert all(found[index] == pytest.approx(found[index + 1], abs=0.02) for index in range(0, 10, 2))
     assert all(found[index + 2] - found[index] > 0.05 for index in range(0, 8, 2))
+
+
+def test_transparent_parts_of_a_mask_count_as_black(white: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mkv", CLIP)
+    rgba = np.full((48, 64, 4), 255, np.uint8)
+    rgba[:, 32:, 3] = 0
+    mask = write_png(tmp_path / "mask.png", rgba, "rgba")
+    stylize_video(white, source, tmp_path / "out.mkv", encode=LOSSLESS, finish=FinishOptions(mask=mask))
+    found, was = read_frames(tmp_path / "out.mkv")[0], read_frames(source)[0]
+    assert found[:, :32].min() == 255
+    assert np.array_equal(found[:, 32:], was[:, 32:])
+
+
+def test_mask_video_is_cut_with_the_video_it_lies_on(white: Path, tmp_path: Path) -> None:
+    source, mask = (write_clip(tmp_path / name, CLIP) for name in ("in.mkv", "mask.mkv"))
+    frames = []
+    for start in (0, 4):
+        part = Selection(start_seconds=Fraction(start, 25))
+        target = tmp_path / f"{start}.mkv"
+        stylize_video(white, source, target, encode=LOSSLESS, finish=FinishOptions(mask=mask), selection=part)
+        frames.append(read_frames(target))
+    np.testing.assert_array_equal(frames[0][4:], frames[1])
 
 
 def test_fades_go_by_the_frames_own_times(white: Path, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import pytest
 from av.packet import Packet
 
 from helpers.clips import ClipSpec, frame_times, numbered_frame, write_clip
-from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, Stylizer, stylize_video
 from stylize.runtime.clock import Continuity
 from stylize.runtime.decode import Decoder
@@ -121,11 +120,6 @@ def sender(serve: Callable[[socket.socket], None], *, falls_silent: bool = False
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
-
-
 def test_newest_frame_wins_and_latency_stays_bounded(identity: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
     with SlowStylizer(identity) as stylizer, sender(partial(send, num_frames=75, has_sound=True)) as address:
@@ -145,6 +139,14 @@ def test_newest_frame_wins_and_latency_stays_bounded(identity: Path, tmp_path: P
     assert times[-1] == pytest.approx(74 / RATE_HZ, abs=0.05)
     with av.open(str(target)) as container:
         assert len(container.streams.audio) == 1
+
+
+def test_frames_dropped_at_another_rate_are_counted_as_they_would_be_shown(identity: Path, tmp_path: Path) -> None:
+    double = Selection(frame_rate=Fraction(2 * RATE_HZ))
+    with SlowStylizer(identity) as stylizer, sender(partial(send, num_frames=40)) as address:
+        report = stylize_video(stylizer, address, tmp_path / "out.mkv", selection=double)
+    assert report.num_dropped_frames > 20
+    assert report.num_frames + report.num_dropped_frames == pytest.approx(80, abs=4)  # both ends are rounded
 
 
 def test_all_frames_of_a_stream_on_request(identity: Path, tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def test_variants_are_listed_under_their_style(models: Path) -> None:
     ("seconds", "expected"),
     [
         ({"quality": 0.02, "balanced": 0.01, "fastest": 0.005}, "ink-quality"),
-        ({"quality": 0.06, "balanced": 0.01, "fastest": 0.005}, "ink"),
+        # 27.8 frames per second alone, and decoder and encoder take a fifth of that.
+        ({"quality": 0.036, "balanced": 0.01, "fastest": 0.005}, "ink"),
         ({"quality": 0.2, "balanced": 0.2, "fastest": 0.1}, "ink-fastest"),
     ],
 )

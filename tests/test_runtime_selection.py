@@ -7,7 +7,6 @@ import av
 import pytest
 
 from helpers.clips import ClipSpec, frame_number, frame_times, packets_of, read_frames, write_clip
-from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, Selection, stylize_video
 from stylize.runtime.decode import Decoder
 from stylize.runtime.errors import OptionError
@@ -16,11 +15,6 @@ from stylize.runtime.selection import Cut, resampled, seconds_from_text
 
 LOSSLESS = EncodeOptions(codec="ffv1", pix_fmt="bgr0")
 B_FRAMES = (("preset", "medium"), ("bf", "3"), ("g", "25"), ("crf", "10"))
-
-
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
 
 
 def selected(path: Path, start: str, end: str | None = None) -> list[tuple[Fraction, int]]:
@@ -116,6 +110,18 @@ def test_subtitles_are_cut_and_shifted(identity: Path, tmp_path: Path) -> None:
     selection = Selection(start_seconds=Fraction(2, 5), end_seconds=Fraction(1))
     stylize_video(identity, source, tmp_path / "out.mkv", selection=selection)
     assert packets_of(tmp_path / "out.mkv", "subtitle") == [(0, b"reaches in"), (Fraction(1, 5), b"inside")]
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        lasting = [packet.duration * packet.time_base for packet in container.demux(subtitles=0) if packet.size]
+    assert lasting == [Fraction(1, 20), Fraction(1, 10)]  # half of the first was before
+
+
+def test_subtitle_from_before_the_nearest_key_frame_reaches_in(identity: Path, tmp_path: Path) -> None:
+    # Key frames at 14 and 15 s; the text is shown from 14.98 to 15.08 s.
+    spec = ClipSpec(pts=range(450), options=B_FRAMES, subtitles=((14.98, "reaches in"),))
+    source = write_clip(tmp_path / "in.mkv", spec)
+    selection = Selection(start_seconds=Fraction("15.04"), end_seconds=Fraction("15.4"))
+    stylize_video(identity, source, tmp_path / "out.mkv", selection=selection)
+    assert packets_of(tmp_path / "out.mkv", "subtitle") == [(0, b"reaches in")]
 
 
 def test_chapters_are_cut_and_shifted() -> None:
@@ -183,6 +189,11 @@ def test_scale(width: int | None, height: int | None, size: tuple[int, int], tmp
         assert (frame.width, frame.height) == size == (decoder.info.width, decoder.info.height)
         assert decoder.info.sample_aspect_ratio == 1
         assert any(f"scaled from 64x48 to {size[0]}x{size[1]}" in note for note in decoder.notes)
+
+
+def test_rounding_of_a_side_is_no_squeezing(tmp_path: Path) -> None:
+    with Decoder(write_clip(tmp_path / "in.mkv"), selection=Selection(width=50, height=38)) as decoder:
+        assert decoder.info.sample_aspect_ratio == 1
 
 
 def test_squeezing_keeps_the_picture_shape(tmp_path: Path) -> None:

@@ -9,14 +9,8 @@ import pytest
 from av.stream import Disposition
 
 from helpers.clips import SAMPLE_RATE_HZ, ClipSpec, frame_times, numbered_frame, packets_of, write_clip
-from helpers.networks import write_affine
 from stylize.runtime import ResumeOptions, Selection, stylize_video
 from stylize.runtime.errors import InputMediaError
-
-
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +54,15 @@ def test_windows_media_becomes_a_film_with_even_sound(suffix: str, identity: Pat
     assert len(times) > 40
     frame_seconds = Fraction(1024, SAMPLE_RATE_HZ)
     assert all(abs(time - times[0] - index * frame_seconds) <= Fraction(1, 1000) for index, time in enumerate(times))
+
+
+def test_sound_of_a_rate_the_encoder_lacks_gets_its_best(identity: Path, tmp_path: Path) -> None:
+    spec = ClipSpec(sound_start_seconds=0.0, sound_rate_hz=44_100)
+    stylize_video(identity, write_clip(tmp_path / "in.mp4", spec), tmp_path / "out.webm")
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert container.streams.audio[0].codec_context.sample_rate == 48_000
+        num_samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert num_samples / 48_000 == pytest.approx(0.4, abs=0.05)  # an AAC and an Opus frame
 
 
 @pytest.mark.parametrize("codec", ["libopus", "flac"])
@@ -177,6 +180,8 @@ def test_tags_chapters_and_languages_are_kept(identity: Path, tmp_path: Path) ->
         new.set_chapters([chapter])
         copies = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
         copies[0].metadata["language"], copies[1].metadata["language"] = "jpn", "fra"
+        copies[1].metadata["BPS"] = "64000"  # of the old file's bytes, as mkvmerge writes it
+        copies[1].disposition = Disposition.forced
         for packet in old.demux():
             if packet.size:
                 packet.stream = copies[packet.stream.index]
@@ -186,6 +191,8 @@ def test_tags_chapters_and_languages_are_kept(identity: Path, tmp_path: Path) ->
         assert container.metadata["title"] == "Clip"
         assert [found["metadata"]["title"] for found in container.chapters()] == ["Opening"]
         assert [stream.language for stream in container.streams] == ["jpn", "fra"]
+        assert "BPS" not in container.streams[1].metadata
+        assert Disposition.forced in container.streams[1].disposition
 
 
 @pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])

@@ -295,6 +295,21 @@ def test_settling_happens_once_per_frame_in_order_and_in_its_own_thread() -> Non
     assert [int(frame.planes[0][0, 0]) >> 8 for frame in frames] == [100, 100, 40, 100, 100, 100]
 
 
+def test_what_follows_a_frame_without_style_holds_on_to_nothing() -> None:
+    finish = Finish(FinishOptions(steady=AMOUNT))
+    random = np.random.default_rng(0)
+    still = random.integers(0, 256, (40, 48, 3), np.uint8)
+    painted = [(random.random((3, 40, 48), np.float32) * WHITE).round() for _ in range(3)]
+    for index, picture in enumerate((painted[0], None, painted[1], painted[2])):
+        frame = Frame.from_array(still)
+        frame.set_time(index, duration=1, time_base=Fraction(1, 25))
+        if picture is not None:
+            finish.store(picture.copy(), frame, weight=1.0)
+        finish.settle(frame)
+        is_plain = picture is not None and np.array_equal(frame.planes, picture)
+        assert is_plain == (index in (0, 2))
+
+
 def test_an_error_while_settling_is_raised_and_leaves_no_thread() -> None:
     frame = Frame.from_array(np.zeros((8, 8, 3), np.uint8))
 

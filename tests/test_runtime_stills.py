@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.clips import ClipSpec, read_frames, write_clip, write_png
 from helpers.networks import write_affine
 from stylize.runtime import EncodeOptions, Selection, stylize_video
 from stylize.runtime.resume import ResumeOptions
@@ -17,23 +17,9 @@ from stylize.runtime.resume import ResumeOptions
 SIZE = (48, 64)
 
 
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
-
-
 def smooth_rgba(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([40 + 2 * x, 60 + 2 * y, 200 - x - y, 255 - 3 * x], -1).clip(0, 255).astype(np.uint8)
-
-
-def write_png(path: Path, picture: np.ndarray, pix_fmt: str) -> Path:
-    context = av.VideoCodecContext.create("png", "w")
-    context.width, context.height, context.pix_fmt = picture.shape[1], picture.shape[0], pix_fmt
-    context.time_base = Fraction(1, 25)
-    frame = av.VideoFrame.from_ndarray(picture, pix_fmt)
-    path.write_bytes(b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)]))
-    return path
 
 
 def read_rgba(path: Path) -> np.ndarray:

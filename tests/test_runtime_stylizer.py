@@ -29,11 +29,14 @@ def stylizer(tmp_path: Path) -> Iterator[Stylizer]:
         ((8, 6), r"got \(8, 6\)$"),
         ((1, 0, 6, 3), r"at least one pixel, got \(0, 6, 3\)"),
         ((1, 8, 0, 3), r"at least one pixel, got \(8, 0, 3\)"),
+        ((1, 8, 6, 4), r"got \(8, 6, 4\) uint8"),
     ],
 )
 def test_rejects_what_are_no_pictures(shape: tuple[int, ...], message: str, stylizer: Stylizer) -> None:
     with pytest.raises(ValueError, match=message):
         stylizer.run(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match="uint8"):
+        stylizer.run(np.zeros((1, 8, 6, 3)))
 
 
 def test_closed_is_one_clear_error(stylizer: Stylizer, tmp_path: Path) -> None:

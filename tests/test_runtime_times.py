@@ -4,12 +4,13 @@ import itertools
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
 from helpers.clips import ClipSpec, frame_number, frame_times, packets_of, read_frames, write_clip
-from helpers.networks import write_affine
 from stylize.runtime import stylize_video
 from stylize.runtime.check import tracks_of_file
+from stylize.runtime.clock import Clock
 from stylize.runtime.timecode import moved_timecode
 
 NTSC = Fraction(30_000, 1001)
@@ -22,11 +23,6 @@ CASES = {
     "b-frames": ClipSpec(options=(("preset", "medium"), ("bf", "3"), ("crf", "10"))),
     "starts late, variable, 90 kHz": ClipSpec(pts=(90_001, 93_754, 93_755, 180_000), time_base=Fraction(1, 90_000)),
 }
-
-
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_affine(tmp_path_factory.mktemp("model") / "identity.onnx")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -66,6 +62,15 @@ def test_missing_times_are_repaired_and_said(identity: Path, tmp_path: Path) -> 
     assert frame_times(tmp_path / "out.mp4") == [Fraction(index, 25) for index in range(10)]
     assert [frame_number(frame) for frame in read_frames(tmp_path / "out.mp4")] == list(range(10))
     assert "10 missing or backward timestamps were repaired" in report.notes
+
+
+def test_a_picture_that_does_not_say_how_long_lasts_as_long_as_usual() -> None:
+    clock = Clock(Fraction(1, 100), Fraction(25))
+    picture = av.VideoFrame(16, 16, "yuv420p")
+    for number, pts in enumerate((0, 4, 7)):
+        picture.pts, picture.time_base, picture.duration = pts, Fraction(1, 100), 3 if number == 1 else 0
+        assert clock.time_of(picture) == (pts, 3 if number == 1 else 4)
+    assert (clock.num_repaired, clock.span_seconds) == (0, 0.11)
 
 
 def _transport_stream(path: Path, start: int) -> Path:

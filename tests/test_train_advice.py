@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
-from helpers.training import tiny_config
+from helpers.training import run_tiny, tiny_config
 from stylize.train import gatys, preflight
 from stylize.train.checkpoint import load_checkpoint, save_checkpoint
-from stylize.train.cli import main
 from stylize.train.diagnosis import diagnosis
 from stylize.train.loop import train
 from stylize.train.pictures import read_picture
@@ -52,22 +50,11 @@ def test_other_loss_forms_have_no_thresholds(tmp_path: Path) -> None:
 
 
 def test_training_that_is_too_short_is_told_so_in_the_command(tmp_path: Path) -> None:
-    result = _run(tmp_path, "-o", str(tmp_path / "x.pth"), "--steps", "2")
+    result = run_tiny(tmp_path, "-o", str(tmp_path / "x.pth"), "--steps", "2")
     assert result.exit_code == 0, result.output
     assert "makes up" in result.stdout
     assert "style is still faint" in result.stdout
     assert "at 50%: " in result.stderr
-
-
-def _run(folder: Path, *arguments: str) -> Result:
-    tiny_config(folder)  # writes the pictures and weights
-    command = [
-        *("--style", str(folder / "style.png"), "--data", str(folder / "photos")),
-        *("--loss-weights", str(folder / "vgg.pth"), "--crop-px", "64", "--num-scales", "1", "--style-size-px", "64"),
-        *("--style-layers", "relu1_1", "--style-layers", "relu2_1", "--content-layer", "relu3_1", "--width", "32"),
-        *("--preview-every", "0", "--device", "cpu", *arguments),
-    ]
-    return CliRunner().invoke(main, command)
 
 
 @pytest.fixture
@@ -82,7 +69,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_preflight_writes_a_sheet_and_suggests_settings(tmp_path: Path) -> None:
-    result = _run(tmp_path, "--preflight", "-o", str(tmp_path / "sheet.png"), "--style-size-px", "128")
+    result = run_tiny(tmp_path, "--preflight", "-o", str(tmp_path / "sheet.png"), "--style-size-px", "128")
     assert result.exit_code == 0, result.output
     assert "suggested: --style-weight" in result.stdout
     # Content and style, then three strengths; two sizes across; two pictures in each cell.
@@ -122,7 +109,7 @@ def test_optimisation_comes_nearer_to_the_style_than_the_photo(tmp_path: Path) -
     train(dataclasses.replace(config, steps=1), checkpoint, resume=False, on_step=lambda _: None, device="cpu")
     output = tmp_path / "painted.png"
     content = tmp_path / "photos" / "a.png"
-    result = _run(
+    result = run_tiny(
         tmp_path, "--optimize", str(content), "-o", str(output), "--against", str(checkpoint), "--content-size-px", "64"
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -164,7 +151,7 @@ def test_a_network_of_several_styles_is_judged_in_the_style_of_the_picture(tmp_p
 def test_optimisation_finds_a_bad_network_before_it_begins(tmp_path: Path) -> None:
     content = tmp_path / "photos" / "a.png"
     tiny_config(tmp_path)
-    result = _run(
+    result = run_tiny(
         tmp_path, "--optimize", str(content), "-o", str(tmp_path / "painted.png"), "--against", str(content)
     )  # fmt: skip
     assert result.exit_code == 1
@@ -200,7 +187,7 @@ def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = _run(tmp_path, *arguments)
+    result = run_tiny(tmp_path, *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.output
@@ -210,6 +197,6 @@ def test_style_pictures_that_train_badly_are_named_before_training(tmp_path: Pat
     tiny_config(tmp_path)
     flat = np.full((300, 300, 3), 90, np.uint8)
     cv2.imwrite(str(tmp_path / "flat.png"), flat)
-    result = _run(tmp_path, "--style", str(tmp_path / "flat.png"), "-o", str(tmp_path / "x.pth"), "--steps", "1")
+    result = run_tiny(tmp_path, "--style", str(tmp_path / "flat.png"), "-o", str(tmp_path / "x.pth"), "--steps", "1")
     assert "has little texture" in " ".join(result.stderr.split())
     assert torch.load(tmp_path / "x.pth", weights_only=True)["step"] == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from helpers.training import tiny_config
+from helpers.training import run_tiny, tiny_config
 from stylize.train.checkpoint import load_checkpoint
 from stylize.train.cli import main
 from stylize.train.config import TrainConfig
@@ -15,14 +15,7 @@ from stylize.train.console import _StopBetweenSteps
 
 
 def _run(folder: Path, *arguments: str) -> Result:
-    tiny_config(folder)  # writes the pictures and weights
-    command = [
-        *("--style", str(folder / "style.png"), "--data", str(folder / "photos")),
-        *("--loss-weights", str(folder / "vgg.pth"), "--crop-px", "64", "--num-scales", "1", "--style-size-px", "64"),
-        *("--style-layers", "relu1_1", "--style-layers", "relu2_1", "--content-layer", "relu3_1", "--width", "32"),
-        *("--preview-every", "0", "--device", "cpu", "-o", str(folder / "x.pth"), *arguments),
-    ]
-    return CliRunner().invoke(main, command)
+    return run_tiny(folder, "-o", str(folder / "x.pth"), *arguments)
 
 
 def test_trains_and_says_what_comes_next(tmp_path: Path) -> None:

@@ -77,14 +77,22 @@ def test_static_pairs_differ_by_noise_and_light_only(pictures: PictureFolder) ->
 def test_cutouts_move_on_their_own_and_hide_the_background(pictures: PictureFolder) -> None:
     moved = [
         pair
-        for pair in _pairs(pictures, static_share=0.0, shift_px=0, turn_degrees=0, zoom=0, bend_px=0, cutout_shift_px=9)
+        for pair in _pairs(
+            pictures, static_share=0.0, shift_px=0, turn_degrees=0, zoom=0, bend_px=0, cutout_shift_px=9, gain=0.0
+        )
         if pair.flow.any()
     ]
     assert moved
     assert any((pair.visible == 0).any() for pair in moved)
+    num_off = 0
     for pair in moved:
-        background = (pair.flow == 0).all(dim=0)
-        assert background.any()
+        is_background = (pair.flow == 0).all(dim=0)
+        assert is_background.any()
+        warped = warp_backward(pair.previous_clean[None], pair.flow[None])[0]
+        error = (warped - pair.current_clean).abs().amax(dim=0)
+        num_off += int((error[(pair.visible[0] > 0) & ~is_background] > 0.15).sum())
+    # The soft edges of cutouts are a mixture with what lies behind them; were they visible, there would be 200.
+    assert num_off < 40  # sharp pixels, sampled twice
 
 
 def test_compressed_frames_show_blocks_that_the_losses_do_not_see(pictures: PictureFolder) -> None:
@@ -109,10 +117,12 @@ def test_block_noise_is_constant_within_a_block_and_differs_between_frames(pictu
 
 
 def test_light_and_noise_stay_within_their_limits(pictures: PictureFolder) -> None:
+    ratios = []
     for pair in _pairs(pictures, static_share=1.0, gain=0.05, noise=0.01, block_noise=0.0, compressed_share=0.0):
-        ratio = pair.current_clean.mean() / pair.previous_clean.mean()
-        assert 0.94 < ratio < 1.06
-        assert (pair.current - pair.current_clean).std() < 0.0101
+        ratios.append(float(pair.current_clean.mean() / pair.previous_clean.mean()))
+        assert 0.0 < (pair.current - pair.current_clean).std() < 0.0101
+    assert 0.94 < min(ratios) < 0.98
+    assert 1.02 < max(ratios) < 1.06
 
 
 def test_broken_files_are_counted_and_skipped(tmp_path: Path) -> None:

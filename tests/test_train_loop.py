@@ -1,5 +1,6 @@
 """The training loop: repeatable, resumable, safe to kill."""
 
+import dataclasses
 import resource
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from helpers.training import tiny_config
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
 from stylize.train.loop import Progress, TrainingDivergedError, train
+from stylize.train.optimizer import learning_rate
 
 
 def _train(folder: Path, name: str = "x.pth", *, resume: bool = False, **changes: object) -> Checkpoint:
@@ -99,6 +101,16 @@ def test_wide_layers_learn_as_much_slower_as_they_are_wide(
     for name, rate in ((output, expected_rate), (inside, 0.001)):
         moved = (step.weights[name] - start.weights[name]).abs()
         assert moved.max().item() == pytest.approx(rate, rel=0.01)
+
+
+def test_the_learning_rate_rises_and_falls_to_nearly_nothing(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, learning_rate=0.01)
+    rates = [learning_rate(config, step / 1000) for step in range(1001)]
+    peak = rates.index(max(rates))
+    assert (rates[0], rates[peak], rates[-1]) == pytest.approx((0.001, 0.01, 0.00005))
+    assert peak < 100
+    assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
+    assert learning_rate(dataclasses.replace(config, decay=False), 1.0) == 0.01
 
 
 def test_preview_shows_four_columns(tmp_path: Path) -> None:
@@ -214,7 +226,7 @@ def test_interrupted_training_saves_the_step_it_was_at(tmp_path: Path, number: s
     process = _start_training(tmp_path, "--checkpoint-every", "2")
     first = load_checkpoint(tmp_path / "x.pth").step
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "interrupted; go on with the same command and --resume" in stderr
     assert "Traceback" not in stderr

@@ -84,6 +84,14 @@ def test_feature_temporal_loss_cannot_be_lowered_by_shrinking() -> None:
     torch.testing.assert_close(feature_temporal_loss(a, b, visible), feature_temporal_loss(0.01 * a, 0.01 * b, visible))
 
 
+def test_feature_temporal_loss_takes_the_energy_for_a_constant() -> None:
+    a, b = _random(1, 5, 4, 4).requires_grad_(), _random(1, 5, 4, 4, seed=1)
+    visible = torch.ones(1, 1, 4, 4, dtype=torch.double)
+    feature_temporal_loss(a, b, visible).backward()
+    with torch.no_grad():
+        torch.testing.assert_close(a.grad, 2 * (a - b) / a.numel() / a.square().mean())
+
+
 def test_frame_difference_counts_where_the_source_stays() -> None:
     frame, output = _random(1, 3, 4, 4), _random(1, 3, 4, 4, seed=1)
     assert frame_difference_loss(output + 0.05, output, frame, frame).item() == pytest.approx(1.0)

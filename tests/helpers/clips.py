@@ -31,6 +31,7 @@ class ClipSpec:
     sound_start_seconds: float | None = None
     sound_seconds: float = 0.4
     sound_codec: str = "aac"
+    sound_rate_hz: int = SAMPLE_RATE_HZ
     subtitles: tuple[tuple[float, str], ...] = ()
     """(start in seconds, text), each shown for 0.1 s."""
 
@@ -78,14 +79,14 @@ def write_clip(path: Path, spec: ClipSpec | None = None) -> Path:
 def _add_sound(container: av.container.OutputContainer, spec: ClipSpec) -> list[av.Packet]:
     if spec.sound_start_seconds is None:
         return []
-    stream = container.add_stream(spec.sound_codec, rate=SAMPLE_RATE_HZ, layout="mono")
+    stream = container.add_stream(spec.sound_codec, rate=spec.sound_rate_hz, layout="mono")
     stream.bit_rate = stream.bit_rate or 64_000  # WMA has no default
-    num_samples = int(spec.sound_seconds * SAMPLE_RATE_HZ)
-    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(num_samples) / SAMPLE_RATE_HZ)
+    num_samples = int(spec.sound_seconds * spec.sound_rate_hz)
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(num_samples) / spec.sound_rate_hz)
     frame = av.AudioFrame.from_ndarray(wave[None, :].astype(np.float32), format="fltp", layout="mono")
-    frame.sample_rate = SAMPLE_RATE_HZ
-    frame.pts = round(spec.sound_start_seconds * SAMPLE_RATE_HZ)
-    frame.time_base = Fraction(1, SAMPLE_RATE_HZ)
+    frame.sample_rate = spec.sound_rate_hz
+    frame.pts = round(spec.sound_start_seconds * spec.sound_rate_hz)
+    frame.time_base = Fraction(1, spec.sound_rate_hz)
     return [*stream.encode(frame), *stream.encode(None)]
 
 
@@ -101,6 +102,16 @@ def _add_subtitles(container: av.container.OutputContainer, spec: ClipSpec) -> l
         packet.duration = 100
         packets.append(packet)
     return packets
+
+
+def write_png(path: Path, picture: NDArray[np.uint8] | NDArray[np.uint16], pix_fmt: str) -> Path:
+    """A picture file of any of the formats PNG has."""
+    context = av.VideoCodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt = picture.shape[1], picture.shape[0], pix_fmt
+    context.time_base = Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(picture, pix_fmt)
+    path.write_bytes(b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)]))
+    return path
 
 
 def read_frames(path: Path) -> list[Pixels]:

@@ -6,8 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from click.testing import CliRunner, Result
 from torch import Tensor
 
+from stylize.train.cli import main
 from stylize.train.config import TrainConfig
 from stylize.train.scenes import draw_scene
 
@@ -60,3 +62,15 @@ def tiny_config(folder: Path, **changes: object) -> TrainConfig:
         "checkpoint_every": 100,
     }
     return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def run_tiny(folder: Path, *arguments: str) -> Result:
+    """`stylize-train` as typed, on what `tiny_config` writes."""
+    tiny_config(folder)
+    command = [
+        *("--style", str(folder / "style.png"), "--data", str(folder / "photos")),
+        *("--loss-weights", str(folder / "vgg.pth"), "--crop-px", "64", "--num-scales", "1", "--style-size-px", "64"),
+        *("--style-layers", "relu1_1", "--style-layers", "relu2_1", "--content-layer", "relu3_1", "--width", "32"),
+        *("--preview-every", "0", "--device", "cpu", *arguments),
+    ]
+    return CliRunner().invoke(main, command)
