@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
+from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -154,12 +155,8 @@ class CudaDevice(Device):
             self._kernels.clear()
             self._module = None
 
-    @contextmanager
-    def _reported(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except self._driver.Error as error:
-            raise BackendError(f"{what}: {_one_line(error)}") from error
+    def _reported(self, what: str) -> "_Reported":
+        return _Reported(self._driver.Error, what)
 
     @contextmanager
     def _reported_memory(self, size_bytes: int, kind: str) -> Iterator[None]:
@@ -174,6 +171,22 @@ class CudaDevice(Device):
             ) from error
         except self._driver.Error as error:  # of work queued before, which every later call reports
             raise BackendError(f"the GPU failed: {_one_line(error)}") from error
+
+
+class _Reported:
+    """Turns errors of PyCUDA into ours; no generator, which would take longer than what it is put around."""
+
+    __slots__ = ("_kind", "_what")
+
+    def __init__(self, kind: type[Exception], what: str) -> None:
+        self._kind, self._what = kind, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, self._kind):
+            raise BackendError(f"{self._what}: {_one_line(error)}") from error
 
 
 class CudaStream(Stream):

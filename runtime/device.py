@@ -5,6 +5,7 @@ where there is no GPU. Everything queued on one stream runs in order; streams ru
 waits for an event of another. Whatever a queued call reads or writes must live until the stream passes it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class DeviceTensor:
     @property
     def size_bytes(self) -> int:
         """Memory of all values."""
-        return int(np.prod(self.shape)) * VALUE_BYTES[self.precision]
+        return math.prod(self.shape) * VALUE_BYTES[self.precision]
 
 
 DeviceRunner: TypeAlias = Runner[DeviceTensor]

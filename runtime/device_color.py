@@ -1,6 +1,7 @@
 """The argument of the kernels in `color.cu`: where a surface lies, what its codes mean, how the style shows."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "kernel_grid",
     "kernel_name",
     "kernel_pass",
+    "surface_layout",
 ]
 
 ChromaSite = Literal["left", "center", "top_left"]
@@ -108,24 +110,24 @@ class SurfaceLayout:
         """Samples from one Cb to the next: 2 where Cb and Cr alternate."""
         return _LAYOUTS[self.pix_fmt][3]
 
-    @property
+    @cached_property
     def plane_shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows and samples per row of each plane."""
         chroma = (self.height + 1) // 2, (self.width + 1) // 2 * self.chroma_step
         return ((self.height, self.width), *((chroma,) * (3 - self.chroma_step)))
 
-    @property
+    @cached_property
     def pitches_bytes(self) -> tuple[int, ...]:
         """Bytes from row to row in each plane, such that every row allows the widest accesses."""
         return tuple(_round_up(columns * self.sample_bytes) for _, columns in self.plane_shapes)
 
-    @property
+    @cached_property
     def offsets_bytes(self) -> tuple[int, ...]:
         """Where each plane begins."""
         sizes = [rows * pitch for (rows, _), pitch in zip(self.plane_shapes, self.pitches_bytes, strict=True)]
         return tuple(sum(sizes[:index]) for index in range(len(sizes)))
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """Memory of the whole picture."""
         return self.offsets_bytes[-1] + self.plane_shapes[-1][0] * self.pitches_bytes[-1]
@@ -134,6 +136,12 @@ class SurfaceLayout:
         """The planes of a picture stored at `address`."""
         addresses = tuple(address + offset for offset in self.offsets_bytes)
         return SurfacePlanes(self.pix_fmt, self.width, self.height, addresses, self.pitches_bytes)
+
+
+@lru_cache(maxsize=16)
+def surface_layout(pix_fmt: str, width: int, height: int) -> SurfaceLayout:
+    """`SurfaceLayout`, made once: it is asked for with every picture."""
+    return SurfaceLayout(pix_fmt, width, height)
 
 
 @dataclass(frozen=True)
@@ -146,10 +154,10 @@ class SurfacePlanes:
     addresses: tuple[int, ...]
     pitches_bytes: tuple[int, ...]
 
-    @property
+    @cached_property
     def layout(self) -> SurfaceLayout:
         """The format and size."""
-        return SurfaceLayout(self.pix_fmt, self.width, self.height)
+        return surface_layout(self.pix_fmt, self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,7 @@ def chroma_site_of(color: Color) -> ChromaSite:
     return "center" if color.is_full_range and color.matrix in (5, 6) else "left"
 
 
+@lru_cache(maxsize=256)  # the same few pictures go round, of a decoder's pool and of the encoder's
 def kernel_pass(
     surface: SurfacePlanes,
     tensors: RgbTensors,
@@ -207,7 +216,7 @@ def kernel_pass(
         not_a_number: address of an int32 that becomes 1 when the network wrote NaN, 0 not to know.
 
     Returns:
-        One record of `PASS_DTYPE`, an array without axes.
+        One record of `PASS_DTYPE`, an array without axes, not to be changed.
     """
     blend = blend or Blend()
     result = np.zeros((), PASS_DTYPE)
@@ -222,7 +231,7 @@ def kernel_pass(
     result["black"], result["white"] = tensors.value_range
     for name, value in _coefficients(color, surface.layout.bits).items():
         result[name] = value
-
+    result.flags.writeable = False
     return result
 
 

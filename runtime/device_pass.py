@@ -31,6 +31,7 @@ from stylize.runtime.device_color import (
     SurfacePlanes,
     kernel_name,
     kernel_pass,
+    surface_layout,
 )
 from stylize.runtime.device_steady import DeviceSteadier
 from stylize.runtime.errors import BackendError
@@ -222,7 +223,7 @@ class DevicePass:
                 tuple(plane.buffer_ptr for plane in planes),
                 tuple(plane.line_size for plane in planes),
             )
-        layout = SurfaceLayout(surface.pix_fmt, surface.width, surface.height)
+        layout = surface_layout(surface.pix_fmt, surface.width, surface.height)
         staged, buffer = entry.memory(device, layout.size_bytes)
         for plane, offset, pitch in zip(host_planes(picture), layout.offsets_bytes, layout.pitches_bytes, strict=True):
             rows, row_bytes = plane.shape

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stylize.runtime.color import Color
 from stylize.runtime.device import Device, DeviceBuffer, HostBuffer
-from stylize.runtime.device_color import SurfaceLayout, SurfacePlanes
+from stylize.runtime.device_color import SurfaceLayout, SurfacePlanes, surface_layout
 from stylize.runtime.dlpack import CPU, LentPlane
 from stylize.runtime.frame import TimedPicture
 
@@ -35,6 +35,12 @@ class Surface(TimedPicture):
         self.pix_fmt = surface_pix_fmt(picture)
         """FFmpeg's name of the format of the samples, wherever they lie."""
         self.color = color
+        self._size_bytes = surface_layout(self.pix_fmt, self.width, self.height).size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the picture as decoded, which is about that of the finished one."""
+        return self._size_bytes
 
     def finish(self, picture: av.VideoFrame) -> None:
         """Replace what was decoded, which goes back to the decoder: the device must have read it."""
