@@ -32,6 +32,7 @@ __all__ = ["CudaDevice"]
 _NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING: does not wait for the stream of FFmpeg's decoder by itself
 # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING: who waits sleeps and leaves the processor to decoder and encoder
 _WAITED_FOR: Final = 1 | 2
+_KEPT: Final[list[Any]] = []  # what a GPU that failed cannot free
 _SCHED_BLOCKING_SYNC: Final = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 
 
@@ -69,6 +70,8 @@ class CudaDevice(Device):
         self.dlpack_device = (CUDA, index)
         self._context = _primary_context(index)
         self._nested = threading.local()
+        self.is_lost = False
+        """Whether something queued has failed in a way that ended the context."""
         with self.current(), self._reported(f"{self.gpu.name} does not take the kernels"):
             # The driver compiles them for this GPU once and keeps the result in its own cache.
             source = resources.files(runtime).joinpath("kernels.ptx").read_bytes()
@@ -151,12 +154,26 @@ class CudaDevice(Device):
 
     def close(self) -> None:
         """Let go of the kernels; streams and buffers are their owners'."""
+        self.keep_if_lost((self._kernels, self._module))
         with self.current():
-            self._kernels.clear()
-            self._module = None
+            self._kernels, self._module = {}, None
 
     def _reported(self, what: str) -> "_Reported":
-        return _Reported(self._driver.Error, what)
+        return _Reported(self, self._driver.Error, what)
+
+    def find_out_if_lost(self) -> None:
+        """After an error: see whether it is one that nothing on this GPU recovers from before the process ends."""
+        try:
+            with self.current():
+                call_driver("cuCtxSynchronize")
+        except BackendError:
+            self.is_lost = True
+
+    def keep_if_lost(self, raw: Any) -> bool:  # noqa: ANN401 - no stubs
+        """Whether `raw` is kept until the process ends, since PyCUDA would fail to free it and print so every time."""
+        if self.is_lost:
+            _KEPT.append(raw)
+        return self.is_lost
 
     @contextmanager
     def _reported_memory(self, size_bytes: int, kind: str) -> Iterator[None]:
@@ -170,22 +187,24 @@ class CudaDevice(Device):
                 f"free on {self.gpu.name}; render smaller with --scale, or free memory that other programs hold"
             ) from error
         except self._driver.Error as error:  # of work queued before, which every later call reports
+            self.find_out_if_lost()
             raise BackendError(f"the GPU failed: {_one_line(error)}") from error
 
 
 class _Reported:
     """Turns errors of PyCUDA into ours; no generator, which would take longer than what it is put around."""
 
-    __slots__ = ("_kind", "_what")
+    __slots__ = ("_device", "_kind", "_what")
 
-    def __init__(self, kind: type[Exception], what: str) -> None:
-        self._kind, self._what = kind, what
+    def __init__(self, device: CudaDevice, kind: type[Exception], what: str) -> None:
+        self._device, self._kind, self._what = device, kind, what
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, self._kind):
+            self._device.find_out_if_lost()
             raise BackendError(f"{self._what}: {_one_line(error)}") from error
 
 
@@ -199,6 +218,9 @@ class CudaStream(Stream):
     def handle(self) -> int:
         """See `Stream.handle`."""
         return 0 if self.raw is None else int(self.raw.handle)
+
+    def __del__(self) -> None:
+        self._device.keep_if_lost(self.raw)
 
     def wait_for(self, event: Event) -> None:
         """See `Stream.wait_for`."""
@@ -219,6 +241,9 @@ class CudaEvent(Event):
 
     def __init__(self, device: CudaDevice, event: Any) -> None:  # noqa: ANN401 - no stubs
         self._device, self.raw = device, event
+
+    def __del__(self) -> None:
+        self._device.keep_if_lost(self.raw)
 
     def record(self, *, cuda_stream: Stream) -> None:
         """See `Event.record`."""
@@ -246,10 +271,10 @@ class CudaBuffer(DeviceBuffer):
 
     def close(self) -> None:
         """Free it."""
-        if self._allocation is not None:
+        allocation, self._allocation = self._allocation, None
+        if allocation is not None and not self._device.keep_if_lost(allocation):
             with self._device.current():
-                self._allocation.free()
-            self._allocation = None
+                allocation.free()
 
 
 class CudaHostBuffer(HostBuffer):
@@ -262,10 +287,10 @@ class CudaHostBuffer(HostBuffer):
 
     def close(self) -> None:
         """Free it."""
-        if self._allocation is not None:
+        allocation, self._allocation = self._allocation, None
+        if allocation is not None and not self._device.keep_if_lost(allocation):
             with self._device.current():
-                self._allocation.free()
-            self._allocation = None
+                allocation.free()
 
 
 @cache

@@ -71,29 +71,62 @@ def test_graph_calls_are_those_of_the_driver() -> None:
     assert re.search(r"CU_CTX_SCHED_BLOCKING_SYNC\s*=\s*0x04", header)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+needs_pycuda = pytest.mark.skipif(
     importlib.util.find_spec("pycuda") is None or shutil.which("g++") is None or Path("/dev/nvidiactl").exists(),
     reason="needs PyCUDA and g++; with a GPU the same tests run on it",
 )
-def test_device_tests_pass_on_a_driver_of_the_cpu(tmp_path: Path) -> None:
-    """PyCUDA and FFmpeg are real: names, signatures, argument packing, ownership and contexts are tested here."""
+# A video through the pass and a network that copies; what comes of it is printed.
+RENDER = """
+import sys
+from pathlib import Path
+
+from helpers.clips import ClipSpec, write_clip
+from helpers.copy_runner import CopyRunner
+from helpers.networks import write_affine
+from stylize.runtime import Stylizer, runner, stylize_video
+from stylize.runtime.artifact import open_artifact
+from stylize.runtime.cuda import CudaDevice
+from stylize.runtime.device_bridge import DeviceBridge, DeviceSession
+from stylize.runtime.errors import StylizeError
+
+folder = Path(sys.argv[1])
+artifact = open_artifact(write_affine(folder / "identity.onnx"))
+
+def opened():
+    device = CudaDevice()
+    return DeviceSession(device, CopyRunner(artifact), device.open_stream())
+
+runner.open_runner = lambda *_, **__: DeviceBridge(artifact, opened)
+clip = write_clip(folder / "in.mkv", ClipSpec(codec="ffv1", pts=range(30)))
+try:
+    with Stylizer(artifact) as stylizer:
+        print(stylize_video(stylizer, clip, folder / "out.mp4").num_frames)
+except StylizeError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def cpu_driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process that finds a driver of the CPU."""
+    folder = tmp_path_factory.mktemp("driver")
     driver = (TESTS / "helpers" / "cpu_driver.cpp").read_text()
     missing = sorted(_names_looked_up() - set(re.findall(r"^Result (cu\w+)\(", driver, re.MULTILINE)))
-    source = tmp_path / "driver.cpp"
+    source = folder / "driver.cpp"
     stubs = "".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in missing)  # CUDA_ERROR_NOT_SUPPORTED
     source.write_text(driver + stubs)
-    subprocess.run(
-        ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{SOURCE.parent}", str(source), "-o",
-         str(tmp_path / "libcuda.so.1"), "-ldl"],
-        check=True,
-    )  # fmt: skip
-    subprocess.run(
-        ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", str(TESTS / "helpers" / "cpu_nvdec.cpp"), "-o",
-         str(tmp_path / "libnvcuvid.so.1"), f"-L{tmp_path}", "-l:libcuda.so.1"],
-        check=True,
-    )  # fmt: skip
-    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path), "FAIL_WITHOUT_GPU": "1"}
+    library = str(folder / "libcuda.so.1")
+    compiler = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{SOURCE.parent}"]
+    subprocess.run([*compiler, str(source), "-o", library, "-ldl"], check=True)
+    decoder = [str(TESTS / "helpers" / "cpu_nvdec.cpp"), "-o", str(folder / "libnvcuvid.so.1")]
+    subprocess.run([*compiler, *decoder, f"-L{folder}", "-l:libcuda.so.1"], check=True)
+    return os.environ | {"LD_LIBRARY_PATH": str(folder), "FAIL_WITHOUT_GPU": "1", "PYTHONPATH": str(TESTS)}
+
+
+@pytest.mark.slow
+@needs_pycuda
+def test_device_tests_pass_on_a_driver_of_the_cpu(cpu_driver: dict[str, str]) -> None:
+    """PyCUDA and FFmpeg are real: names, signatures, argument packing, ownership and contexts are tested here."""
     command = [
         sys.executable,
         "-m",
@@ -106,9 +139,22 @@ def test_device_tests_pass_on_a_driver_of_the_cpu(tmp_path: Path) -> None:
         "-k",
         "not nvenc and not libsvtav1",  # FFmpeg decodes AV1 by dav1d
     ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=TESTS.parent)
+    done = subprocess.run(command, env=cpu_driver, capture_output=True, text=True, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "skipped" not in done.stdout
+
+
+@pytest.mark.slow
+@needs_pycuda
+@pytest.mark.parametrize("num_kernels", ["1", "2", "20"])
+def test_a_gpu_that_fails_is_one_line(num_kernels: str, cpu_driver: dict[str, str], tmp_path: Path) -> None:
+    """From then on nothing can be freed, which PyCUDA would print of everything."""
+    environment = cpu_driver | {"DRIVER_FAILS_AFTER": num_kernels}
+    command = [sys.executable, "-c", RENDER, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"the GPU failed: cu\w+ failed: an illegal memory access\n", done.stdout), done.stdout
+    lines = [line for line in done.stderr.splitlines() if "is kept in" not in line]
+    assert lines == []
 
 
 def _names_looked_up() -> set[str]:

@@ -1,6 +1,7 @@
 // The part of the CUDA driver that runtime/cuda.py reaches through PyCUDA, on the CPU: memory is the host's, a stream
 // runs at once, a graph is a list of calls, the kernels are compiled for the host. Everything that a stream
-// gets without a current context, or from memory that was freed, is an error as it is on a GPU.
+// gets without a current context, or from memory that was freed, is an error as it is on a GPU. With DRIVER_FAILS_AFTER=N
+// the Nth kernel does what ends a context on a GPU: nearly every later call returns the same error.
 
 #include <dlfcn.h>
 
@@ -23,6 +24,7 @@ enum {
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
+    ILLEGAL_ADDRESS = 700,
     PRIMARY_CONTEXT_ACTIVE = 708
 };
 
@@ -43,8 +45,12 @@ static std::mutex lock;
 static Stream default_stream;
 static const size_t CAPACITY = size_t(8) << 30;
 static size_t used = 0;
-static int the_context, num_retained = 0;
+static int the_context, num_retained = 0, num_launched = 0;
+static const char* fails_after = std::getenv("DRIVER_FAILS_AFTER");
 static unsigned context_flags = 0;
+
+// SUCCESS, or the error that ended the context.
+static Result state() { return fails_after && num_launched >= std::atoi(fails_after) ? ILLEGAL_ADDRESS : SUCCESS; }
 
 struct Copy2D {  // CUDA_MEMCPY2D; types: 1 host, 2 device
     size_t source_x, source_y;
@@ -81,6 +87,7 @@ static bool holds_pictures(const Steady& pass) {
 
 static Result queue(Stream* stream, std::function<Result()> work) {
     if (contexts.empty()) return INVALID_CONTEXT;
+    if (state()) return state();
     stream = stream ? stream : &default_stream;
     if (!stream->is_recording) return work();
     stream->recorded.push_back(work);
@@ -94,6 +101,7 @@ static Result launch(void* function, const void* bytes, int num_columns, int num
     std::memcpy(&argument, bytes, sizeof argument);
     return queue(stream, [=] {
         if (!holds_pictures(argument)) return INVALID_VALUE;
+        ++num_launched;
         ((void (*)(const Argument*, int, int))function)(&argument, num_columns, num_rows);
         return SUCCESS;
     });
@@ -102,9 +110,14 @@ static Result launch(void* function, const void* bytes, int num_columns, int num
 extern "C" {
 Result cuInit(unsigned) { return SUCCESS; }
 Result cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
-Result cuGetErrorString(int, const char** text) { return *text = "an error of the driver on the CPU", SUCCESS; }
+Result cuGetErrorString(int result, const char** text) {
+    return *text = result == ILLEGAL_ADDRESS ? "an illegal memory access" : "an error of the driver on the CPU", SUCCESS;
+}
 Result cuGetErrorName(int result, const char** text) {
-    return *text = result == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : "CUDA_ERROR_ON_THE_CPU", SUCCESS;
+    *text = "CUDA_ERROR_ON_THE_CPU";
+    if (result == INVALID_CONTEXT) *text = "CUDA_ERROR_INVALID_CONTEXT";
+    if (result == ILLEGAL_ADDRESS) *text = "CUDA_ERROR_ILLEGAL_ADDRESS";
+    return SUCCESS;
 }
 Result cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 Result cuDeviceGet(int* device, int index) { return *device = index, index ? INVALID_VALUE : SUCCESS; }
@@ -131,12 +144,12 @@ Result cuCtxPopCurrent_v2(void** context) {
     contexts.pop_back();
     return SUCCESS;
 }
-Result cuCtxSynchronize() { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuCtxSynchronize() { return contexts.empty() ? INVALID_CONTEXT : state(); }
 Result cuMemGetInfo_v2(size_t* available, size_t* total) {
-    return *available = CAPACITY - used, *total = CAPACITY, contexts.empty() ? INVALID_CONTEXT : SUCCESS;
+    return *available = CAPACITY - used, *total = CAPACITY, contexts.empty() ? INVALID_CONTEXT : state();
 }
 Result cuMemAlloc_v2(Address* address, size_t size) {
-    if (contexts.empty()) return INVALID_CONTEXT;
+    if (contexts.empty() || state()) return contexts.empty() ? INVALID_CONTEXT : state();
     std::lock_guard<std::mutex> guard(lock);
     if (used + size > CAPACITY) return OUT_OF_MEMORY;
     *address = Address(std::aligned_alloc(256, (size + 255) / 256 * 256));
@@ -146,6 +159,7 @@ Result cuMemAlloc_v2(Address* address, size_t size) {
     return SUCCESS;
 }
 Result cuMemFree_v2(Address address) {
+    if (state()) return state();
     std::lock_guard<std::mutex> guard(lock);
     if (!allocations.count(address)) return INVALID_VALUE;
     used -= allocations[address];
@@ -157,7 +171,7 @@ Result cuMemHostAlloc(void** address, size_t size, unsigned) {
     if (contexts.empty()) return INVALID_CONTEXT;
     return *address = std::aligned_alloc(256, (size + 255) / 256 * 256), SUCCESS;
 }
-Result cuMemFreeHost(void* address) { return std::free(address), SUCCESS; }
+Result cuMemFreeHost(void* address) { return state() ? state() : (std::free(address), SUCCESS); }
 Result cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, Stream* stream) {
     return queue(stream, [=] {
         return holds(target, size) ? (std::memcpy((void*)target, source, size), SUCCESS) : INVALID_VALUE;
@@ -193,17 +207,17 @@ Result cuStreamCreate(Stream** stream, unsigned flags) {
     if (contexts.empty() || flags > 1) return INVALID_CONTEXT;
     return *stream = new Stream, SUCCESS;
 }
-Result cuStreamDestroy_v2(Stream* stream) { return delete stream, SUCCESS; }
-Result cuStreamSynchronize(Stream* stream) { return stream && stream->is_recording ? INVALID_HANDLE : SUCCESS; }
-Result cuStreamWaitEvent(Stream*, void*, unsigned) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuStreamDestroy_v2(Stream* stream) { return state() ? state() : (delete stream, SUCCESS); }
+Result cuStreamSynchronize(Stream* stream) { return stream && stream->is_recording ? INVALID_HANDLE : state(); }
+Result cuStreamWaitEvent(Stream*, void*, unsigned) { return contexts.empty() ? INVALID_CONTEXT : state(); }
 Result cuEventCreate(Event** event, unsigned flags) {
     return *event = new Event{!(flags & 2)}, contexts.empty() ? INVALID_CONTEXT : SUCCESS;
 }
-Result cuEventDestroy_v2(Event* event) { return delete event, SUCCESS; }
+Result cuEventDestroy_v2(Event* event) { return state() ? state() : (delete event, SUCCESS); }
 Result cuEventRecord(Event* event, Stream* stream) {
     return queue(stream, [=] { return event->reached = std::chrono::steady_clock::now(), SUCCESS; });
 }
-Result cuEventSynchronize(Event*) { return contexts.empty() ? INVALID_CONTEXT : SUCCESS; }
+Result cuEventSynchronize(Event*) { return contexts.empty() ? INVALID_CONTEXT : state(); }
 Result cuEventElapsedTime_v2(float* ms, Event* first, Event* last) {
     if (!first->has_time || !last->has_time) return INVALID_HANDLE;
     return *ms = std::chrono::duration<float, std::milli>(last->reached - first->reached).count(), SUCCESS;
@@ -214,7 +228,7 @@ Result cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void
     *module = &the_context;
     return length > 100000 && !std::memcmp(image, beginning, sizeof beginning - 1) ? SUCCESS : INVALID_VALUE;
 }
-Result cuModuleUnload(void*) { return SUCCESS; }
+Result cuModuleUnload(void*) { return state(); }
 Result cuModuleGetFunction(void** function, void*, const char* name) {
     *function = dlsym(RTLD_DEFAULT, name);
     if (!*function) {
