@@ -8,6 +8,22 @@ Files in one call, arrays by a model that stays loaded:
 
     with Stylizer("starry-night") as stylizer:
         stylized_NHWC = stylizer.run(frames_NHWC)  # uint8 in, uint8 out
+
+To read the code begin with `render`, which shows the way of every frame, and go on with what it calls:
+
+    start     cli cli_options cli_types cli_console quality parts demo thumbnail self_test identity
+    a run     render target route pipeline live finish report errors memory unattended
+    in        source decode demux choose_video picture_reader picture_decoder clock frame_maker describe
+    a frame   frame selection color tone_map hdr_metadata picture_filter video_info
+    network   stylizer network_pass extra_inputs steady steady_motion steady_constants
+    model     artifact contract onnx_header plan
+    backends  runner runner_openvino openvino_module runner_onnxruntime
+    out       output encode video_encoder pixel_format container palette carry timecode check stream_output partial_file
+    pictures  picture_output still
+    resuming  resume run_facts segmented_output segment_file join folder_lock
+    on a GPU  surface surface_source device_pass device device_color device_steady device_inputs device_bridge dlpack
+    CUDA      cuda cuda_graph gpu hardware_video runner_tensorrt runner_onnxruntime_cuda
+    engines   tensorrt_module engine_cache engine_from_onnx
 """
 
 from stylize.runtime.artifact import Artifact, BuiltinStyle, Quality, builtin_styles, open_artifact

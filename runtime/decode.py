@@ -217,13 +217,12 @@ class Decoder:
         """When packets come."""
         return self._demuxer.arrivals
 
-    def continue_after(self, last: Fraction, *, num_done: int, num_again: int = 0, may_seek: bool = True) -> None:
-        """Go on behind the frame shown at `last`, in place of starting with the first one.
+    def continue_after(self, last: Fraction, *, num_again: int = 0, may_seek: bool = True) -> None:
+        """Go on behind the frame shown at `last`, in place of starting with the first one, and count from there.
 
         Args:
             last: seconds; the time of a frame as an earlier pass over the same source gave it.
-            num_done: frames up to and with that one, to count on from.
-            num_again: how many of these are yielded again first, as far as there are.
+            num_again: how many frames up to and with that one are yielded again first, as far as there are.
             may_seek: whether the earlier pass met neither damage nor missing times, so that what is decoded
                 from the middle is what was decoded from the front.
 
@@ -238,7 +237,7 @@ class Decoder:
         if rest is None:
             raise InputMediaError(self.source, f"shows no frame at {float(last):.3f} s any more")
         self._items = rest
-        self.num_frames = num_done
+        self.num_frames = 0
 
     def times_after(self, seconds: Fraction) -> Iterator[Fraction]:
         """When the frames after this moment are shown; in place of iterating."""
@@ -319,7 +318,7 @@ class Decoder:
         selection = dataclasses.replace(self.selection, frame_rate=None)
         with suppress(StylizeError), Decoder(self.source, selection=selection, num_threads=1) as alone:
             if self._last_seconds is not None:
-                alone.continue_after(self._last_seconds, num_done=0, may_seek=not self.pictures.clock.num_repaired)
+                alone.continue_after(self._last_seconds, may_seek=not self.pictures.clock.num_repaired)
             yield from (item for item in alone if isinstance(item, TimedPicture))
             self.pictures.take_account_of(alone.pictures)
             if alone.num_frames:

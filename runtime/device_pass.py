@@ -128,7 +128,7 @@ class DevicePass:
         Raises:
             BackendError: the device refused the work; completing raises it too, and for values that are no numbers.
         """
-        assert finish.settles == (self._steadier is not None), "the pass was made for this"
+        assert bool(finish.steady) == (self._steadier is not None), "the pass was made for this"
         entry = self._inputs[self._num_begun % NUM_IN_FLIGHT]
         self._num_begun += 1
         strength, mask = finish.strength_and_mask(surface)

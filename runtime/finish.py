@@ -68,7 +68,7 @@ class Finish:
         *,
         strength: float = 1.0,
         info: VideoInfo | None = None,
-        first_seconds: Fraction | None = None,
+        first_seconds: Fraction = Fraction(0),
         mask_offset_seconds: Fraction = Fraction(0),
     ) -> None:
         """Open what `options` need.
@@ -77,8 +77,7 @@ class Finish:
             options: the controls; None for none.
             strength: 0 shows the source, 1 the style, in between a blend.
             info: size, colour and length of the video; None for single pictures.
-            first_seconds: time of the video's first frame, from which fades and mask count; None for that of the
-                first one asked about.
+            first_seconds: time of the video's first frame, from which fades and mask count.
             mask_offset_seconds: where in the mask the first frame lies, for a video cut at its start.
 
         Raises:
@@ -99,7 +98,7 @@ class Finish:
         self._luma_weights = info.color.luma_weights if info is not None else LUMA_WEIGHTS_BT709
         self._duration_seconds = info.duration_seconds if info is not None else None
         self._mask_offset_seconds = mask_offset_seconds
-        self._first = first_seconds
+        self._first_seconds = first_seconds
         if self._options.fade_out_seconds and self._duration_seconds is None:
             raise OptionError("--fade-out: the length of this input is unknown; give --end, or a file that states it")
         self._mask: Mask | None = None
@@ -136,13 +135,8 @@ class Finish:
 
     @property
     def steady(self) -> float:
-        """How strongly strokes are held in place, in [0, 1]."""
+        """How strongly strokes are held in place, in [0, 1]; above 0 every frame must pass `settle` in the end."""
         return self._options.steady
-
-    @property
-    def settles(self) -> bool:
-        """Whether every frame must pass `settle` after it was stylized or left alone."""
-        return self.steady > 0
 
     @property
     def num_warmup_frames(self) -> int:
@@ -150,7 +144,7 @@ class Finish:
         return num_warmup_frames(self.steady)
 
     def store(self, result_CHW: NDArray[np.float32], frame: Frame, *, weight: Weight) -> None:
-        """Write a stylized picture over its source, in one pass over the planes; with `settles`, note it for `settle`.
+        """Write a stylized picture over its source, in one pass over the planes; when steadied, note it for `settle`.
 
         Args:
             result_CHW: (3, H, W) RGB, `WHITE` is white, values outside are clipped; spoiled.
@@ -161,7 +155,7 @@ class Finish:
             BackendError: `result_CHW` holds values that are not numbers.
         """
         np.clip(result_CHW, 0, WHITE, out=result_CHW)
-        if not self.settles:
+        if not self.steady:
             self._write(result_CHW, frame, weight)
             return
         kept_CHW = self._spare_CHW.pop() if self._spare_CHW else np.empty_like(result_CHW)
@@ -177,10 +171,7 @@ class Finish:
             BackendError: as `store`.
             BackendUnavailableError: what steadies is not installed.
         """
-        if not self.settles:
-            return
         self._steadier = self._steadier or Steadier(self.steady)
-        self._seconds(frame)  # times count from the first frame, with or without style
         if not self._unsettled or self._unsettled[0].frame is not frame:
             self._steadier.reset()  # shown without style: what was before it has nothing to hold on to
             return
@@ -234,10 +225,7 @@ class Finish:
         self.close()
 
     def _seconds(self, frame: TimedPicture) -> Fraction:
-        """Time of `frame` since the first one asked about."""
-        time = frame.pts * frame.time_base
-        self._first = time if self._first is None else self._first
-        return time - self._first
+        return frame.pts * frame.time_base - self._first_seconds
 
     def _fade(self, seconds: float) -> float:
         fade = 1.0

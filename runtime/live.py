@@ -14,12 +14,11 @@ import numpy as np
 
 from stylize.runtime.decode import Decoder
 from stylize.runtime.frame import TimedPicture
-from stylize.runtime.pipeline import Channel
+from stylize.runtime.pipeline import PACKET_BYTES, Channel
 from stylize.runtime.selection import Item
 
 __all__ = ["LiveRun", "NewestFrame", "paced"]
 
-_PACKET_BYTES: Final = 1 << 20  # half a minute of usual sound: more is left out, for then nothing is written any more
 _NUM_LATENCIES: Final = 1 << 16  # of the latest 40 minutes of 25 frames per second
 
 
@@ -28,7 +27,7 @@ class NewestFrame(Channel):
 
     def __init__(self, on_drop: Callable[[TimedPicture], None]) -> None:
         """Report each frame that nobody took in time to `on_drop`, from the putting thread."""
-        super().__init__(_PACKET_BYTES)
+        super().__init__()
         self.num_dropped_packets = 0
         """Sound and subtitle packets that nobody took in time."""
         self._on_drop = on_drop
@@ -43,7 +42,7 @@ class NewestFrame(Channel):
                 self._remove(waiting)
                 self._on_drop(waiting)
             packets = [other for other in self._items if not isinstance(other, TimedPicture)]
-            while packets and sum(packet.size for packet in packets) > _PACKET_BYTES:
+            while packets and sum(packet.size for packet in packets) > PACKET_BYTES:  # half a minute of usual sound
                 self._remove(packets.pop(0))
                 self.num_dropped_packets += 1
             self._add(item)

@@ -48,12 +48,13 @@ class Output(ABC):
     is_alone = False
     """Whether it holds a single picture."""
 
-    def __init__(self) -> None:
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
         self._owned = ExitStack()
 
-    def missing(self, decoder: Decoder) -> Iterable[Item]:
-        """What is to be rendered of `decoder`, which is at its first frame."""
-        return decoder
+    def missing(self) -> Iterable[Item]:
+        """What is to be rendered of the decoder, which is at its first frame."""
+        return self._decoder
 
     @abstractmethod
     def write(self, item: Item) -> None:
@@ -95,8 +96,8 @@ class VideoOutput(Output):
         Raises:
             OptionError: see `Encoder`; OutputMediaError likewise.
         """
-        super().__init__()
-        self._place, self._decoder = place, decoder
+        super().__init__(decoder)
+        self._place = place
         with ExitStack() as owned:
             owned.enter_context(place)
             self._encoder = owned.enter_context(Encoder(place, info=decoder.info, options=options, source=decoder))

@@ -119,17 +119,9 @@ def stylize_in_parts(
         num_resumed = folder.num_frames
         # What each takes for its target is never written.
         targets = [folder.path / f"{number:03d}{folder.target.suffix}" for number in range(len(parts))]
+        shared = {"source": str(source), "selection": selection, "encode": encode, "finish": finish}
         tasks = [
-            _Task(
-                worker,
-                (artifact, str(source), target),
-                {
-                    "selection": selection,
-                    "encode": encode,
-                    "finish": finish,
-                    "resume": dataclasses.replace(resume, part=part),
-                },
-            )
+            _Task(artifact, worker, shared | {"target": target, "resume": dataclasses.replace(resume, part=part)})
             for worker, target, part in zip(workers, targets, parts, strict=False)
         ]
         reports = _run(tasks, on_progress=lambda done: on_progress(done, num_frames))
@@ -191,10 +183,9 @@ def _gathered(targets: Sequence[Path], source: str | Path) -> list[Segment]:
 class _Task:
     """What a process is told; all of it can be pickled."""
 
+    artifact: Artifact
     worker: Worker
-    files: tuple[Artifact, str, Path]
-    """The model, the source and the target."""
-    options: Mapping[str, Any]
+    render: Mapping[str, Any]
     """Arguments of `stylize_video`."""
 
 
@@ -256,10 +247,9 @@ def _render(task: _Task, pipe: Connection) -> None:
             raise SystemExit
         pipe.send(done)
 
-    artifact, source, target = task.files
     try:
-        with Stylizer(artifact, **task.worker.options) as stylizer:
-            report = stylize_video(stylizer, source, target, **task.options, on_progress=tell)
+        with Stylizer(task.artifact, **task.worker.options) as stylizer:
+            report = stylize_video(stylizer, **task.render, on_progress=tell)
     except (StylizeError, OSError) as error:
         pipe.send(str(error))
     else:

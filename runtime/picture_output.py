@@ -22,8 +22,8 @@ class _Pictures(Output):
     """What is left out when a source becomes pictures."""
 
     def __init__(self, target: Path, decoder: Decoder) -> None:
-        super().__init__()
-        self._target, self._decoder = target, decoder
+        super().__init__(decoder)
+        self._target = target
         self._is_transparent = False
 
     def _result(self, *notes: str) -> Result:
@@ -107,16 +107,16 @@ class SinglePicture(_Pictures):
         super().__init__(output.target, decoder)
         self._output = self._owned.enter_context(output)
 
-    def missing(self, decoder: Decoder) -> Iterator[Item]:
+    def missing(self) -> Iterator[Item]:
         """The frame.
 
         Raises:
             OptionError: there are more.
         """
-        frames = list(islice((item for item in decoder if isinstance(item, Frame)), 2))
+        frames = list(islice((item for item in self._decoder if isinstance(item, Frame)), 2))
         if len(frames) > 1:
             raise OptionError(
-                f"{decoder.source} is a video, {self._target} can hold one frame: choose .mp4, or %04d.png"
+                f"{self._decoder.source} is a video, {self._target} can hold one frame: choose .mp4, or %04d.png"
             )
         yield frames.pop()
 

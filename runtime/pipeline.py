@@ -10,7 +10,7 @@ from typing import TypeAlias
 from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.selection import Item
 
-__all__ = ["Channel", "StageSeconds", "run_pipeline"]
+__all__ = ["PACKET_BYTES", "Channel", "StageSeconds", "run_pipeline"]
 
 Complete: TypeAlias = Callable[[], None]
 """Finishes a frame that was begun."""
@@ -18,7 +18,7 @@ Complete: TypeAlias = Callable[[], None]
 # Three frames let a stage run ahead over the other's hiccups; more only costs memory. The extra holds
 # several seconds of sound packets, which must not take the frames' room.
 _FRAMES_PER_CHANNEL = 3
-_PACKET_BYTES = 1 << 20
+PACKET_BYTES = 1 << 20
 _SOURCE_SECONDS = 0.5  # within which a source that has not fallen silent gives its next item, and sees the end
 _MAX_FRAME_BYTES = 1 << 28  # three frames of up to 14 megapixels, one of 8K
 
@@ -34,10 +34,12 @@ class StageSeconds:
 
 
 class Channel:
-    """A queue from one thread to another that holds at most `max_bytes`, and always one item."""
+    """A queue from one thread to another: a few frames, some packets, and one item of any size always."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, num_frames: int = _FRAMES_PER_CHANNEL) -> None:
+        """Hold as much as `num_frames` of the latest size take, fewer of large ones, and `PACKET_BYTES` beside."""
+        self._num_frames = num_frames
+        self._max_bytes = PACKET_BYTES
         self._items: deque[Item] = deque()
         self._num_bytes = 0
         self._is_closed = self._is_aborted = False
@@ -47,8 +49,10 @@ class Channel:
         """Wait for room and add `item`; False when the channel was aborted and the item is dropped."""
         num_bytes = _size_bytes(item)
         with self._changed:
+            if isinstance(item, TimedPicture):
+                self._max_bytes = PACKET_BYTES + min(self._num_frames * num_bytes, max(num_bytes, _MAX_FRAME_BYTES))
             self._changed.wait_for(
-                lambda: self._is_aborted or not self._items or self._num_bytes + num_bytes <= self.max_bytes
+                lambda: self._is_aborted or not self._items or self._num_bytes + num_bytes <= self._max_bytes
             )
             if self._is_aborted:
                 return False
@@ -148,25 +152,22 @@ def run_pipeline(
     return pipeline.seconds
 
 
+@dataclass
 class _Pipeline:
-    """The stages and what they share."""
+    """The stages and what they share; see `run_pipeline`."""
 
-    def __init__(
-        self,
-        source: Iterable[Item],
-        network: Callable[[TimedPicture], Complete | None],
-        settle: Callable[[Frame], None] | None,
-        sink: Callable[[Item], None],
-        num_in_flight: int,
-        on_frame: Callable[[], None],
-        handover: Channel | None,
-    ) -> None:
-        self._source, self._network, self._settle, self._sink = source, network, settle, sink
-        self._on_frame = on_frame
-        self._num_in_flight = num_in_flight
-        self._frames_per_channel = _FRAMES_PER_CHANNEL if handover is None else 1
-        self.decoded, self.stylized = handover or Channel(_PACKET_BYTES), Channel(_PACKET_BYTES)
-        self.settled = Channel(_PACKET_BYTES) if settle else self.stylized
+    _source: Iterable[Item]
+    _network: Callable[[TimedPicture], Complete | None]
+    _settle: Callable[[Frame], None] | None
+    _sink: Callable[[Item], None]
+    _num_in_flight: int
+    _on_frame: Callable[[], None]
+    _handover: Channel | None
+
+    def __post_init__(self) -> None:
+        num_frames = _FRAMES_PER_CHANNEL if self._handover is None else 1
+        self.decoded, self.stylized = self._handover or Channel(num_frames), Channel(num_frames)
+        self.settled = Channel(num_frames) if self._settle else self.stylized
         self.seconds = StageSeconds()
         self.error: BaseException | None = None
         self.num_done = 0
@@ -192,10 +193,6 @@ class _Pipeline:
             self.seconds.decode += time.perf_counter() - started
             if item is None:
                 break
-            if isinstance(item, TimedPicture):
-                size = item.size_bytes
-                room = _PACKET_BYTES + min(self._frames_per_channel * size, max(size, _MAX_FRAME_BYTES))
-                self.decoded.max_bytes = self.stylized.max_bytes = self.settled.max_bytes = room
             if not self.decoded.put(item):
                 return
         self.decoded.close()
@@ -206,8 +203,8 @@ class _Pipeline:
             for item in self.decoded:
                 begun.append((item, self._begin(item)))
                 # Packets behind a frame wait for it: order is kept.
-                while begun and not (
-                    isinstance(begun[0][0], TimedPicture) and _num_frames(begun) < self._num_in_flight
+                while begun and (
+                    not isinstance(begun[0][0], TimedPicture) or _num_frames(begun) >= self._num_in_flight
                 ):
                     if not self._hand_on(*begun.popleft()):
                         return
@@ -222,19 +219,17 @@ class _Pipeline:
         self.stylized.close()
 
     def _begin(self, item: Item) -> Complete | None:
-        if not isinstance(item, TimedPicture):
-            return None
         started = time.perf_counter()
-        complete = self._network(item)
+        complete = self._network(item) if isinstance(item, TimedPicture) else None
         self.seconds.network += time.perf_counter() - started
         return complete
 
     def _hand_on(self, item: Item, complete: Complete | None) -> bool:
         """Complete `item` and queue it; False when the queue was aborted."""
+        started = time.perf_counter()
         if complete is not None:
-            started = time.perf_counter()
             complete()
-            self.seconds.network += time.perf_counter() - started
+        self.seconds.network += time.perf_counter() - started
         return self.stylized.put(item)
 
     def settle(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from stylize.runtime.errors import OptionError
 from stylize.runtime.frame import Frame
 from stylize.runtime.selection import Selection
 from stylize.runtime.source import PIPE, is_live
+from stylize.runtime.stylizer import Stylizer
 from stylize.runtime.unattended import made_in_thread
 
 __all__ = ["choose_variant", "frames_per_second"]
@@ -33,22 +34,13 @@ _MIN_PROBE_FRAMES: Final = 6
 _MOST_PROBE_PIXELS: Final = 1280 * 720
 
 
-class _Stylizer(Protocol):
-    """What is probed: a `Stylizer`."""
-
-    @property
-    def num_in_flight(self) -> int: ...
-
-    def begin(self, frame: Frame) -> Callable[[], None]: ...
-
-
 def choose_variant(
     model: str,
     quality: Quality,
     source: str | Path,
     *,
     selection: Selection,
-    load: Callable[[Artifact], AbstractContextManager[_Stylizer]],
+    load: Callable[[Artifact], AbstractContextManager[Stylizer]],
 ) -> tuple[Artifact, str]:
     """The variant of a built-in style to run, and why, in a sentence; empty where nothing was measured.
 
@@ -96,7 +88,7 @@ def choose_variant(
     )
 
 
-def frames_per_second(stylizer: _Stylizer, *, width: int, height: int) -> float:
+def frames_per_second(stylizer: Stylizer, *, width: int, height: int) -> float:
     """How fast frames of that size go through the network, measured for a second or two.
 
     The time a network takes grows with the pixels, so large frames are measured by smaller ones.
@@ -112,7 +104,7 @@ def frames_per_second(stylizer: _Stylizer, *, width: int, height: int) -> float:
     return share * num_frames / (time.perf_counter() - started)
 
 
-def _pass_frames(stylizer: _Stylizer, frames: list[Frame], *, num_frames: int, seconds: float) -> int:
+def _pass_frames(stylizer: Stylizer, frames: list[Frame], *, num_frames: int, seconds: float) -> int:
     """Stylize `num_frames`, and go on until `seconds` are over; returns how many it were."""
     begun: deque[Callable[[], None]] = deque()
     until = time.perf_counter() + seconds

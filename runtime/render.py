@@ -104,7 +104,7 @@ def stylize_video(
             logger.info("%s by %s", stylizer.artifact.contract, stylizer.backend)
             decoder.notes.extend(stylizer.notes_on(info))
             route.lead_to(output.video_encoder, is_alone=output.is_alone)
-            items: Iterable[Item] = route.passable(output.missing(decoder))
+            items: Iterable[Item] = route.passable(output.missing())
             sink: Callable[[Item], None] = output.write
             num_in_flight = route.num_in_flight
             live_run = LiveRun(decoder) if live else None
@@ -115,7 +115,7 @@ def stylize_video(
             seconds = run_pipeline(
                 items,
                 network=route.begin,
-                settle=finisher.settle if finisher.settles else None,
+                settle=finisher.settle if finish.steady else None,
                 sink=sink,
                 num_in_flight=num_in_flight,
                 on_frame=lambda: on_progress(output.num_frames, info.num_frames),

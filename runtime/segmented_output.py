@@ -46,8 +46,8 @@ class SegmentedOutput(Output):
             OptionError: see `VideoEncoder`; or the encoder here writes another header than the one before.
             OutputMediaError: the container or the encoder refuse, or the disk.
         """
-        super().__init__()
-        self._folder, self._decoder, self._encode, self._num_again = folder, decoder, encode, num_again
+        super().__init__(decoder)
+        self._folder, self._encode, self._num_again = folder, encode, num_again
         self._part = folder.options.part or Part(None, None)
         self._after = self._part.after
         if folder.last_pts is not None:
@@ -61,7 +61,7 @@ class SegmentedOutput(Output):
                 owned.push(lambda *error: self._file.__exit__(*error))
             self._owned = owned.pop_all()
 
-    def missing(self, decoder: Decoder) -> Iterator[Item]:
+    def missing(self) -> Iterator[Item]:
         """The frames to encode and those that lead to them.
 
         Raises:
@@ -71,8 +71,8 @@ class SegmentedOutput(Output):
             return
         if self._after is not None:
             is_clean = all(segment.record.is_clean for segment in self._folder.segments)
-            decoder.continue_after(self._after, num_done=self.num_frames, num_again=self._num_again, may_seek=is_clean)
-        for item in self._part.of(decoder):
+            self._decoder.continue_after(self._after, num_again=self._num_again, may_seek=is_clean)
+        for item in self._part.of(self._decoder):
             if self._is_missing(item):
                 self._num_missing += len(self._encoder.times_of(item))
             yield item

@@ -43,3 +43,10 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 @pytest.mark.parametrize("path", [*FILES, *KERNELS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_map_of_the_runtime_names_every_file_once() -> None:
+    tree = ast.parse((ROOT / "runtime" / "__init__.py").read_text(encoding="utf-8"))
+    lines = (ast.get_docstring(tree) or "").partition("go on with what it calls:")[2].splitlines()
+    named = [name for line in lines for name in line[14:].split()]
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "runtime").glob("[a-z]*.py"))

@@ -13,7 +13,7 @@ from helpers.clips import ClipSpec, write_clip
 from helpers.networks import write_affine
 from stylize.runtime import stylize_video
 from stylize.runtime.frame import Frame
-from stylize.runtime.pipeline import Channel, run_pipeline
+from stylize.runtime.pipeline import PACKET_BYTES, Channel, run_pipeline
 from stylize.runtime.selection import Item
 
 
@@ -75,14 +75,14 @@ def test_queued_bytes_do_not_grow_with_packets() -> None:
         ahead.append(sum(made) - len(ahead) * (1 << 16))
 
     run_pipeline(packets(), network=lambda frame: None, sink=sink)
-    assert max(ahead) <= 2 * (1 << 20) + 4 * (1 << 16)
+    assert max(ahead) <= 2 * PACKET_BYTES + 4 * (1 << 16)
 
 
 def test_channel_takes_one_item_larger_than_itself() -> None:
-    channel = Channel(10)
-    assert channel.put(packet(100))
+    channel = Channel()
+    assert channel.put(packet(2 * PACKET_BYTES))
     channel.close()
-    assert [item.size for item in channel] == [100]
+    assert [item.size for item in channel] == [2 * PACKET_BYTES]
 
 
 def test_no_picture_waits_for_the_garbage_collector(tmp_path: Path) -> None:

@@ -273,7 +273,6 @@ def test_strength_is_applied_to_the_steadied_picture(tmp_path: Path) -> None:
 
 def test_settling_happens_once_per_frame_in_order_and_in_its_own_thread() -> None:
     finish = Finish(FinishOptions(steady=AMOUNT))
-    assert finish.settles
     frames = []
     for index in range(6):
         frame = Frame.from_array(np.full((40, 40, 3), 20 * index, np.uint8))
