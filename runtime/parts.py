@@ -115,7 +115,7 @@ def stylize_in_parts(
     with Decoder(source, selection=selection) as decoder:
         num_frames, notes = decoder.info.num_frames, tuple(decoder.notes)
         parts = _parts(decoder, len(workers))
-    with ResumeFolder(Path(target), facts, resume) as folder:
+    with ResumeFolder(Path(target), facts) as folder:
         num_resumed = folder.num_frames
         # What each takes for its target is never written.
         targets = [folder.path / f"{number:03d}{folder.target.suffix}" for number in range(len(parts))]
@@ -209,10 +209,9 @@ def _run(tasks: Sequence[_Task], *, on_progress: Callable[[int], None]) -> list[
                 number = pipes.index(pipe)  # type: ignore[arg-type]
                 answer = _answer(pipes[number], processes[number], tasks[number].worker)
                 if isinstance(answer, RunReport):
-                    reports[number] = answer
-                else:
-                    done[number] = answer
-                    on_progress(sum(done))
+                    reports[number], answer = answer, answer.num_frames
+                done[number] = answer
+                on_progress(sum(done))
     finally:
         for started in processes:
             started.terminate()

@@ -91,13 +91,12 @@ class ResumeFolder:
     Left with an error it is kept when there is something in it, and that is logged.
     """
 
-    def __init__(self, target: Path, facts: Mapping[str, str], options: ResumeOptions) -> None:
+    def __init__(self, target: Path, facts: Mapping[str, str]) -> None:
         """Open or create the folder.
 
         Args:
             target: the file that will be written.
             facts: see `run_facts`.
-            options: how the run is divided.
 
         Raises:
             OptionError: it belongs to a run of other facts, or to one that is under way.
@@ -106,7 +105,6 @@ class ResumeFolder:
         check_place(target)
         self.target = target
         self.facts = facts
-        self.options = options
         self.path = folder_of(target)
         try:
             self.path.mkdir(exist_ok=True)
@@ -118,6 +116,8 @@ class ResumeFolder:
                 raise
         except BlockingIOError as error:
             raise OptionError(f"{self.path}: another run is at work there; wait for it, or stop it to go on") from error
+        except OutputMediaError:
+            raise
         except OSError as error:
             raise OutputMediaError(target, f"{self.path} cannot be written: {error.strerror}") from error
         self.segments = segments_in(self.path)

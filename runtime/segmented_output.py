@@ -15,7 +15,7 @@ from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaErro
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.join import join
 from stylize.runtime.output import Output, Result
-from stylize.runtime.resume import Part, ResumeFolder, Segment
+from stylize.runtime.resume import Part, ResumeFolder, ResumeOptions, Segment
 from stylize.runtime.run_facts import fingerprint
 from stylize.runtime.segment_file import SegmentFile, SegmentRecord
 from stylize.runtime.selection import Item
@@ -33,13 +33,16 @@ class SegmentedOutput(Output):
     _encoder: VideoEncoder
     _file: SegmentFile
 
-    def __init__(self, folder: ResumeFolder, decoder: Decoder, encode: EncodeOptions, *, num_again: int) -> None:
+    def __init__(
+        self, folder: ResumeFolder, decoder: Decoder, *, encode: EncodeOptions, resume: ResumeOptions, num_again: int
+    ) -> None:
         """Open the encoder of the first missing segment.
 
         Args:
             folder: what is finished; closed with this.
             decoder: the source.
             encode: how to encode.
+            resume: how to divide.
             num_again: how many earlier frames pass through the network before the first missing one.
 
         Raises:
@@ -47,8 +50,8 @@ class SegmentedOutput(Output):
             OutputMediaError: the container or the encoder refuse, or the disk.
         """
         super().__init__(decoder)
-        self._folder, self._encode, self._num_again = folder, encode, num_again
-        self._part = folder.options.part or Part(None, None)
+        self._folder, self._encode, self._resume, self._num_again = folder, encode, resume, num_again
+        self._part = resume.part or Part(None, None)
         self._after = self._part.after
         if folder.last_pts is not None:
             self._after = folder.last_pts * decoder.info.time_base
@@ -82,7 +85,7 @@ class SegmentedOutput(Output):
         if not self._is_missing(item):
             return
         with self._reported():
-            if self._num_in_segment == self._folder.options.segment_frames:
+            if self._num_in_segment == self._resume.segment_frames:
                 self._close(is_last=False)
                 self._open()
             for packet in self._encoder.encode(item):
@@ -107,7 +110,7 @@ class SegmentedOutput(Output):
                 raise OutputMismatchError(f"{folder.target}: {self.num_frames} of {self._num_missing} frames encoded")
             with self._reported():
                 self._close(is_last=True)
-        if folder.options.part is None:
+        if self._resume.part is None:
             result = join(
                 folder.segments, decoder.source, folder.target, selection=decoder.selection, encode=self._encode
             )

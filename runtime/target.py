@@ -71,7 +71,8 @@ def open_output(
         return VideoOutput(StreamOutput(str(target)), decoder, encode)
     target = Path(target)
     if resume is not None:
-        return SegmentedOutput(ResumeFolder(target, facts, resume), decoder, encode, num_again=num_again)
+        folder = ResumeFolder(target, facts)
+        return SegmentedOutput(folder, decoder, encode=encode, resume=resume, num_again=num_again)
     if not is_picture(target):
         return VideoOutput(PartialFile(target), decoder, encode)
     if decoder.info.color.hdr is not None:

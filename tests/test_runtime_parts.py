@@ -87,6 +87,7 @@ def test_two_processes_write_what_one_writes(
     assert report.backend.startswith("process 0: ONNX Runtime")
     assert ", process 1: ONNX Runtime" in report.backend
     assert seen == sorted(seen)
+    assert seen[-1] == report.num_frames
     alone_frames, parts_frames = (read_frames(tmp_path / f"{kind}.mkv") for kind in ("alone", "parts"))
     difference = np.abs(np.stack(alone_frames).astype(int) - np.stack(parts_frames))
     assert difference.max() <= (1 if finish.steady else 0)  # what steadying remembers fades, it does not end
@@ -122,6 +123,20 @@ def test_what_is_finished_is_kept_when_it_is_stopped(
     with Stylizer(model, backend=Backend.ONNXRUNTIME) as stylizer:
         stylize_video(stylizer, source, tmp_path / "alone.mkv", encode=LOSSLESS)
     assert np.array_equal(np.stack(read_frames(target)), np.stack(read_frames(tmp_path / "alone.mkv")))
+
+
+def test_parts_that_are_complete_are_only_joined(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, seen = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(40))), list[int]()
+
+    def stop(*_arguments: object, **_options: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("stylize.runtime.parts.join", stop)
+        in_parts(model, source, tmp_path / "out.mkv")
+    report = in_parts(model, source, tmp_path / "out.mkv", on_progress=lambda done, _total: seen.append(done))
+    assert report.num_frames == report.num_resumed_frames == seen[-1] == 40
+    assert len(read_frames(tmp_path / "out.mkv")) == 40
 
 
 def test_a_process_that_dies_is_one_line(model: Path, tmp_path: Path) -> None:

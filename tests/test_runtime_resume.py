@@ -246,6 +246,16 @@ def test_full_disk_keeps_the_finished_segments(stylizer: Stylizer, tmp_path: Pat
     assert render(stylizer, case, tmp_path, "out.mp4").num_resumed_frames == 20
 
 
+def test_full_disk_before_the_first_frame_is_one_line(stylizer: Stylizer, tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4", EVEN)
+    folder = tmp_path / ".out.mp4.resume"
+    folder.mkdir()
+    (folder / ".manifest.json.partial.json").symlink_to("/dev/full")
+    with pytest.raises(OutputMediaError, match=f"out.mp4.*cannot be written: {os.strerror(errno.ENOSPC)}"):
+        render(stylizer, Case("in.mp4", EVEN), tmp_path, "out.mp4")
+    assert not (folder / "manifest.json").exists()
+
+
 def test_segment_damaged_on_the_disk_is_rendered_again(stylizer: Stylizer, tmp_path: Path) -> None:
     case = Case("in.mp4", EVEN)
     write_clip(tmp_path / "in.mp4", EVEN)
