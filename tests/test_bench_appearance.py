@@ -80,6 +80,14 @@ def test_fidelity_of_an_exact_copy() -> None:
     assert (row.psnr_db, row.max_error, row.temporal_difference) == (None, 0.0, 0.0)
 
 
+def test_more_flicker_than_the_reference_is_positive() -> None:
+    restless = CLIP.copy()
+    restless[1] = np.clip(CLIP[1].astype(int) + 20, 0, 255)
+    difference = fidelity_row(("m", "b", "bf16"), restless, CLIP, SCENE.motions()).temporal_difference
+    assert difference == pytest.approx(20 / 255, rel=0.05)  # but for the border and what was clipped
+    assert fidelity_row(("m", "b", "bf16"), CLIP, restless, SCENE.motions()).temporal_difference == -difference
+
+
 def test_rejects_clips_that_differ_in_shape() -> None:
     with pytest.raises(ValueError, match="must be alike"):
         psnr_db(CLIP, CLIP[:2])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import onnx
@@ -69,6 +70,7 @@ def test_doing_nothing_is_as_steady_as_the_source_and_has_its_style(measured: tu
         assert identity.t_of_px == 0.0
         assert identity.style_change == pytest.approx(0.0, abs=1e-6)
     assert rows["crossing object", "identity, onnxruntime fp32"].content == pytest.approx(1.0)
+    assert rows["clip.mp4", "faint, onnxruntime fp32"].style_change > 0.3
     # Halved contrast halves every change, up to rounding to 8 bits.
     halved = rows["clip.mp4", "faint, onnxruntime fp32"].e_stab
     assert halved == pytest.approx(rows["clip.mp4", "source"].e_stab / 2, rel=0.1)
@@ -137,23 +139,36 @@ def test_the_page_is_written_where_asked_for(again: Result, folder: Path) -> Non
 
 @pytest.fixture(scope="module")
 def hurried(folder: Path) -> Results:
-    """A float16 model and its float32 twin at another size, in no time, which leaves eight frames to the speed."""
+    """float16, its float32 twin and what is taken for int8, at another size, in no time: eight frames for the speed."""
     contract = ModelContract(network="affine", style="twin", size_multiple=4, precision="fp16")
     half = write_affine(folder / "twin_fp16.onnx", scale=0.3, contract=contract, elem_type=onnx.TensorProto.FLOAT16)
     full = write_affine(folder / "twin.onnx", scale=0.3, contract=dataclasses.replace(contract, precision="fp32"))
+    coarse = write_affine(
+        folder / "twin_int8.onnx", scale=0.31, contract=dataclasses.replace(contract, precision="fp32", float_layers=())
+    )
     clip = write_clip(folder / "long.mp4", ClipSpec(width=96, height=64, pts=range(20)))
-    arguments = ["--model", str(half), "--model", str(full), "--backend", "onnxruntime", "--clip", str(clip), "-q"]
+    models = [argument for model in (half, full, coarse) for argument in ("--model", str(model))]
+    arguments = [*models, "--backend", "onnxruntime", "--clip", str(clip), "-q"]
     given = ("--size", "80x50", "--rounds", "1", "--seconds", "0", "--steady", "0", "--json", str(folder / "half.json"))
     CliRunner().invoke(bench, [*arguments, *given], catch_exceptions=False)
     return read_results(folder / "half.json")
 
 
 def test_half_precision_is_held_against_its_float32_twin(hurried: Results) -> None:
-    (row,) = hurried.fidelity
+    row = hurried.fidelity[0]
     assert (row.model, row.precision) == ("twin_fp16", "fp16")
     assert row.psnr_db is None or row.psnr_db > 45  # 11 bits of mantissa, then rounding to 8 bits
     assert row.max_error <= 1 / 255 + 1e-6
     assert row.ssim > 0.99
+
+
+def test_int8_is_held_against_its_float32_twin_and_never_the_other_way(hurried: Results) -> None:
+    assert [(row.model, row.precision) for row in hurried.fidelity] == [
+        ("twin_fp16", "fp16"),
+        ("twin_int8", "int8+fp32"),
+    ]
+    # Of 0.31 in place of 0.3, where the frames' values are 0.47 on average: 0.0047 and rounding.
+    assert hurried.fidelity[1].psnr_db == pytest.approx(-20 * math.log10(0.0047), abs=1)
 
 
 def test_measures_at_another_size(hurried: Results) -> None:

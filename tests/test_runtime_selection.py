@@ -115,9 +115,9 @@ def test_subtitles_are_cut_and_shifted(identity: Path, tmp_path: Path) -> None:
     assert lasting == [Fraction(1, 20), Fraction(1, 10)]  # half of the first was before
 
 
-def test_subtitle_from_before_the_nearest_key_frame_reaches_in(identity: Path, tmp_path: Path) -> None:
-    # Key frames at 14 and 15 s; the text is shown from 14.98 to 15.08 s.
-    spec = ClipSpec(pts=range(450), options=B_FRAMES, subtitles=((14.98, "reaches in"),))
+def test_subtitle_from_long_before_the_nearest_key_frame_reaches_in(identity: Path, tmp_path: Path) -> None:
+    # A key frame every second, of which the last one before the part is far from where the text begins.
+    spec = ClipSpec(pts=range(450), options=B_FRAMES, subtitles=((6, "reaches in"),), subtitle_seconds=9.2)
     source = write_clip(tmp_path / "in.mkv", spec)
     selection = Selection(start_seconds=Fraction("15.04"), end_seconds=Fraction("15.4"))
     stylize_video(identity, source, tmp_path / "out.mkv", selection=selection)

@@ -33,7 +33,8 @@ class ClipSpec:
     sound_codec: str = "aac"
     sound_rate_hz: int = SAMPLE_RATE_HZ
     subtitles: tuple[tuple[float, str], ...] = ()
-    """(start in seconds, text), each shown for 0.1 s."""
+    """(start in seconds, text) of each."""
+    subtitle_seconds: float = 0.1
 
 
 def numbered_frame(index: int, width: int, height: int) -> Pixels:
@@ -99,7 +100,7 @@ def _add_subtitles(container: av.container.OutputContainer, spec: ClipSpec) -> l
         packet = av.Packet(text.encode())
         packet.stream, packet.time_base = stream, Fraction(1, 1000)
         packet.pts = packet.dts = round(start_seconds * 1000)
-        packet.duration = 100
+        packet.duration = round(spec.subtitle_seconds * 1000)
         packets.append(packet)
     return packets
 
