@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ NUMBERS = np.random.default_rng(7)
 
 
 @pytest.fixture(params=["left", "center", "top_left"])
-def site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ChromaSite:
+def site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChromaSite]:
     """All sites with all matrices, also those that no source pairs."""
     chosen: ChromaSite = request.param
     monkeypatch.setattr("stylize.runtime.device_color.chroma_site_of", lambda _color: chosen)
-    return chosen
+    kernel_pass.cache_clear()  # it remembers what it made of another site at the same addresses
+    yield chosen
+    kernel_pass.cache_clear()
 
 
 class Picture:
