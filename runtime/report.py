@@ -27,7 +27,7 @@ class RunReport:
     """Time the decode stage worked; the stages overlap."""
     network_seconds: float
     settle_seconds: float
-    """Time spent on steadying frames."""
+    """Time spent on steadying frames; on a GPU that is part of `network_seconds`, and this is 0."""
     encode_seconds: float
     decoder: str
     backend: str

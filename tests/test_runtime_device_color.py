@@ -302,6 +302,23 @@ def test_the_shipped_ptx_was_made_from_the_source() -> None:
 
 
 @pytest.mark.slow
+def test_no_size_pitch_or_address_lets_a_kernel_reach_outside(tmp_path: Path) -> None:
+    """By the compiler's sanitizers, which see every access of every thread."""
+    compiler, program = shutil.which("g++"), tmp_path / "bounds"
+    if compiler is None:
+        pytest.skip("no g++ on this machine")
+    source = Path(__file__).parent / "helpers" / "color_bounds.cpp"
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [compiler, "-std=c++17", "-O0", "-w", *checks, f"-I{FOLDER}", str(source), "-o", str(program)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if "cannot find" in built.stderr or "_Float16" in built.stderr:
+        pytest.skip(f"{compiler} lacks its sanitizers or half floats")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([str(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:1000]
+    assert int(done.stdout) > 1000
+
+
 @pytest.mark.skipif(shutil.which("ptxas") is None, reason="no CUDA toolkit on this machine")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_shipped_ptx_assembles_for(architecture: str, tmp_path: Path) -> None:

@@ -123,15 +123,28 @@ def test_every_picture_comes_out_once_whole_and_in_order(pix_fmt: str, seed: int
     assert rig.device.allocated_bytes == 0
 
 
-def steadied_lumas(path: Path, *, seed: int, max_delay_seconds: float) -> tuple[list[NDArray[np.uint8]], list[float]]:
+class Hiding(Finish):
+    """Steadies, and shows one picture without style."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(FinishOptions(steady=0.9))
+        self._hidden = hidden
+
+    def strength_and_mask(self, picture: TimedPicture) -> tuple[float, NDArray[np.float32] | None]:
+        return float(picture.pts != self._hidden), None
+
+
+def steadied_lumas(
+    path: Path, *, seed: int, max_delay_seconds: float, numbers: range = range(10), hidden: int = -1
+) -> tuple[list[NDArray[np.uint8]], list[float]]:
     """A texture that moves by a pixel a picture, but for one of another scene; and where scenes begin."""
     texture = np.random.default_rng(0).integers(BLACK, 235, (HEIGHT, WIDTH + 10), np.uint8)
     rig = Rig(path, seed=seed, max_delay_seconds=max_delay_seconds, steady=0.9)
-    finish = Finish(FinishOptions(steady=0.9))
+    finish = Hiding(hidden)
     found: list[NDArray[np.uint8]] = []
 
     def moving() -> Iterator[Surface]:
-        for number in range(10):
+        for number in numbers:
             picture = numbered(number, "nv12")
             shown = np.flipud(texture) if number == 7 else texture
             host_planes(picture)[0][:] = shown[:, number : number + WIDTH]
@@ -159,6 +172,15 @@ def test_steadying_does_not_depend_on_how_late_the_device_is(tmp_path: Path) -> 
         found, again = steadied_lumas(tmp_path, seed=seed, max_delay_seconds=0.002)
         np.testing.assert_array_equal(found, wanted)
         assert again == cut_seconds
+
+
+def test_steadying_begins_anew_behind_a_picture_without_style(tmp_path: Path) -> None:
+    wanted, cut_seconds = steadied_lumas(tmp_path, seed=0, max_delay_seconds=0.0, numbers=range(5, 10))
+    found, again = steadied_lumas(tmp_path, seed=1, max_delay_seconds=0.002, hidden=4)
+    np.testing.assert_array_equal(found[5:], wanted)
+    assert again == cut_seconds == [0.28, 0.32]
+    held, _ = steadied_lumas(tmp_path, seed=0, max_delay_seconds=0.0)
+    assert not np.array_equal(held[5], wanted[0]), "what was before it is seen where nothing hides it"
 
 
 class DeviceDecoder:
