@@ -2,14 +2,15 @@
 
     python tests/gpu/measure_pipeline.py OUT.json [BACKENDS [SIZES [MODEL ...]]]
 
-Backends and sizes are separated by commas. `within` is the whole over its slowest stage; `floor_ms` is what the parts
-of the network stage take alone, as `measure_networks.py` and `measure_kernels.py` found it on the same machine, where
-their results stand beside OUT.json.
+Backends and sizes are separated by commas. `within` is the whole over its slowest stage; `floor_ms` is what decoding
+takes alone, and the parts of the network stage, as `measure_networks.py` and `measure_kernels.py` found them on this
+machine, where their results stand beside OUT.json.
 """
 
 import json
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import av
 
 from stylize.runtime import Backend, Stylizer, stylize_video
 from stylize.runtime.artifact import Artifact, open_artifact
+from stylize.runtime.decode import Decoder
 from stylize.runtime.demo import write_demo_clip
 from stylize.runtime.errors import StylizeError
+from stylize.runtime.frame import TimedPicture
 
 NUM_REPEATS = 2
 MODELS = ("starry-night", "starry-night-fastest", "four-paintings")
@@ -40,10 +43,11 @@ def main(target: Path, backends: str, sizes: str, models: list[str]) -> None:
         ]
         for size in sizes.split(","):
             clip = enlarged(demo, folder / f"{size}.mp4", size)
+            decode_ms = decoded_alone_ms(clip)
             for artifact in given:
                 for backend in map(Backend, backends.split(",")):
                     row = measured(artifact, backend, size, clip, folder / "out.mp4")
-                    results.append(row | {"floor_ms": floor_ms(artifact, size, target.parent)})
+                    results.append(row | {"floor_ms": {"decode": decode_ms, **floor_ms(artifact, size, target.parent)}})
                     target.write_text(json.dumps({"num_repeats": NUM_REPEATS, "results": results}, indent=2) + "\n")
 
 
@@ -70,6 +74,17 @@ def enlarged(demo: Path, clip: Path, size: str) -> Path:
             source.seek(0)
         container.mux(stream.encode(None))
     return clip
+
+
+def decoded_alone_ms(clip: Path) -> float:
+    """Time of a picture where nothing else is done, the fastest of two passes."""
+    milliseconds = []
+    for _ in range(2):
+        with Decoder(clip, surface_gpu=0) as decoder:
+            started = time.perf_counter()
+            num_frames = sum(isinstance(item, TimedPicture) for item in decoder)
+            milliseconds.append(1000 * (time.perf_counter() - started) / num_frames)
+    return min(milliseconds)
 
 
 def measured(artifact: Artifact, backend: Backend, size: str, clip: Path, output: Path) -> dict[str, Any]:
