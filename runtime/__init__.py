@@ -18,7 +18,8 @@ To read the code begin with `render`, which shows the way of every frame, and go
     network   stylizer network_pass extra_inputs steady steady_motion steady_constants
     model     artifact contract onnx_header plan
     backends  runner runner_openvino openvino_module runner_onnxruntime
-    out       output encode video_encoder pixel_format container palette carry timecode check stream_output partial_file
+    out       output encode video_encoder pixel_format container palette scheduling carry timecode check stream_output
+              partial_file
     pictures  picture_output still
     resuming  resume run_facts segmented_output segment_file join folder_lock
     on a GPU  surface surface_source device_pass device device_color device_steady device_inputs device_bridge dlpack

@@ -21,6 +21,7 @@ from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import OutputMediaError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.partial_file import PartialFile
+from stylize.runtime.scheduling import ordinary_threads
 from stylize.runtime.selection import Item
 from stylize.runtime.stream_output import StreamOutput
 from stylize.runtime.timecode import moved_timecode
@@ -148,8 +149,8 @@ class Encoder:
         refuses = f"{self.description} refuses {width}x{height}, {self._info.time_base} s per tick: "
         if self.description.partition(",")[0].endswith(_HARDWARE):
             refuses = f"{self.description} does not start, are its hardware and driver there? "
-        with self._reported("" if isinstance(self._output, StreamOutput) else refuses):  # which connects here
-            self._container.start_encoding()
+        with ordinary_threads(), self._reported("" if isinstance(self._output, StreamOutput) else refuses):
+            self._container.start_encoding()  # which connects to where a stream goes
         self._is_started = True
         early, self._early = self._early, []
         for packet in early:

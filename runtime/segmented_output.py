@@ -17,6 +17,7 @@ from stylize.runtime.join import join
 from stylize.runtime.output import Output, Result
 from stylize.runtime.resume import Part, ResumeFolder, ResumeOptions, Segment
 from stylize.runtime.run_facts import fingerprint
+from stylize.runtime.scheduling import ordinary_threads
 from stylize.runtime.segment_file import SegmentFile, SegmentRecord
 from stylize.runtime.selection import Item
 from stylize.runtime.video_encoder import EncodeOptions, VideoEncoder
@@ -142,7 +143,8 @@ class SegmentedOutput(Output):
             surface_gpu=self._decoder.surface_gpu,
             stays_on_gpu=False,  # what is joined has the header of an encoder that is open before its first picture
         )
-        container.start_encoding()
+        with ordinary_threads():
+            container.start_encoding()
         last = folder.segments[-1].record if folder.segments else None
         if last is not None and last.header != self._encoder.header:
             raise OptionError(

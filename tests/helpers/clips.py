@@ -9,6 +9,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from stylize.runtime.scheduling import ordinary_threads
+
 Pixels = NDArray[np.uint8]
 SAMPLE_RATE_HZ = 48_000
 
@@ -54,7 +56,7 @@ def frame_number(picture: Pixels) -> int:
 def write_clip(path: Path, spec: ClipSpec | None = None) -> Path:
     """Write numbered frames, with sound and subtitles where `spec` has them."""
     spec = spec or ClipSpec()
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w") as container, ordinary_threads():
         video = container.add_stream(spec.codec, rate=25, options=dict(spec.options))
         context = video.codec_context
         context.width, context.height, context.pix_fmt = spec.width, spec.height, spec.pix_fmt
