@@ -145,7 +145,7 @@ class StillPairs:
             offset = p - centre
             angle = torch.atan2(offset[:, 1:], offset[:, :1])
             outline: Tensor = radius * (1 + wave * torch.sin(lobes * angle + phase))
-            distance = torch.linalg.vector_norm(offset, dim=1, keepdim=True)
+            distance = torch.hypot(offset[:, :1], offset[:, 1:])
             inside_px: Tensor = outline - distance + 0.5
             return inside_px.clamp(0, 1)
 
