@@ -16,6 +16,7 @@ from helpers.training import tiny_config
 from stylize.train.checkpoint import Checkpoint, load_checkpoint, network_from_checkpoint, save_checkpoint
 from stylize.train.loop import Progress, TrainingDivergedError, train
 from stylize.train.optimizer import learning_rate
+from stylize.train.style_network import StyleNetwork
 
 
 def _train(folder: Path, name: str = "x.pth", *, resume: bool = False, **changes: object) -> Checkpoint:
@@ -64,6 +65,23 @@ def test_loss_falls(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, steps=40)
     train(config, tmp_path / "x.pth", resume=False, on_step=lambda p: history.append(p.losses["total"]), device="cpu")
     assert history[-1] < 0.8 * history[0]
+
+
+def test_without_temporal_losses_only_the_frame_that_is_judged_is_painted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[int] = []
+    encode = StyleNetwork.encode
+
+    def counted(network: StyleNetwork, frames_NCHW: torch.Tensor, *rest: torch.Tensor | None) -> torch.Tensor:
+        painted.append(len(frames_NCHW))
+        return encode(network, frames_NCHW, *rest)
+
+    monkeypatch.setattr(StyleNetwork, "encode", counted)
+    stills = {"temporal_weight": 0.0, "feature_temporal_weight": 0.0}
+    assert set(_train(tmp_path, steps=2, **stills).losses) == {"content", "style", "variation", "total"}
+    _train(tmp_path, steps=1, **stills, frame_difference_weight=1.0)
+    assert painted == [1, 1, 2]
 
 
 def test_trains_on_drawn_scenes_without_any_data(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def gram_matrix(features_NCHW: Tensor) -> Tensor:
     does not overflow), returned as float32 or wider. Source: Gatys et al., CVPR 2016, eq. 3, divided by the
     number of positions.
     """
-    # As channels_last has them in memory, so that no gradient changes its layout on the way back; and picture by picture,
-    # since on a CPU a batch of one takes six times as long in bfloat16.
+    # As channels_last has them in memory, so that no gradient changes its layout on the way back; and picture by
+    # picture, since on a CPU a batch of one takes six times as long in bfloat16.
     features_NPC = features_NCHW.permute(0, 2, 3, 1).flatten(1, 2)
     products = torch.stack([features_PC.t() @ features_PC for features_PC in features_NPC])
     return _at_least_float32(products) / features_NPC.shape[1]

@@ -1,6 +1,7 @@
 """What one step of training makes smaller, term by term.
 
-Shapes: N pairs, S styles, H = W = crop; the network sees both frames of each pair in one pass of 2N pictures.
+Shapes: N pairs, S styles, H = W = crop; where frames are compared the network sees both of each pair in one pass
+of 2N pictures.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +37,8 @@ class Objective:
         """
         self._config = config
         self._device = device
+        flicker = (config.temporal_weight, config.feature_temporal_weight, config.frame_difference_weight)
+        self._needs_both = any(flicker) or config.both_frames or config.mode == "texture"
         target = TeacherTarget if config.teacher else StyleTarget
         self._target = target(config, device, _heavy_dtype(config, device))
 
@@ -55,10 +58,11 @@ class Objective:
             generator = torch.Generator().manual_seed(self._config.seed * 2**32 + step)
             noise = torch.rand(1, *pairs.previous.shape[1:], generator=generator).to(self._device)
         with _autocast(self._config, self._device):
-            given = mix_NS.repeat(2, 1) if self._config.conditional else None
-            features = network.encode(torch.cat([pairs.previous, pairs.current]), given, noise)
+            frames = [pairs.previous, pairs.current] if self._needs_both else [pairs[step % 2]]
+            given = mix_NS.repeat(len(frames), 1) if self._config.conditional else None
+            features = network.encode(torch.cat(frames), given, noise)
             outputs = network.decode(features, given).float()
-        previous, current = outputs[:num_pairs], outputs[num_pairs:]
+        previous, current = outputs[:num_pairs], outputs[-num_pairs:]
         form = self._config.loss_form
         terms = {"variation": total_variation_loss(outputs, form=form)}
         if self._config.mode == "texture":
@@ -70,8 +74,9 @@ class Objective:
             terms |= self._appearance(previous, current, pairs, mix_NS, step)
             if form == "summed":  # pytorch-reconet adds up what the two frames score
                 terms = {name: 2 * term for name, term in terms.items()}
-            terms["temporal"] = _output_flicker(previous, current, pairs, form)
-            terms["features"] = _feature_flicker(features.float(), pairs, form)
+            if self._needs_both:
+                terms["temporal"] = _output_flicker(previous, current, pairs, form)
+                terms["features"] = _feature_flicker(features.float(), pairs, form)
             if self._config.frame_difference_weight:
                 terms["difference"] = frame_difference_loss(
                     current, previous, pairs.current_clean, pairs.previous_clean
