@@ -169,6 +169,12 @@ class CudaDevice(Device):
         except BackendError:
             self.is_lost = True
 
+    def drop(self, owner: "CudaStream | CudaEvent") -> None:
+        """Let PyCUDA free what is `owner`'s, which it does in the context's own thread, or where it is current."""
+        if owner.raw is not None and not self.keep_if_lost(owner.raw):
+            with suppress(self._driver.Error), self.current():  # at the end of the process there is no context any more
+                owner.raw = None
+
     def keep_if_lost(self, raw: Any) -> bool:  # noqa: ANN401 - no stubs
         """Whether `raw` is kept until the process ends, since PyCUDA would fail to free it and print so every time."""
         if self.is_lost:
@@ -220,7 +226,7 @@ class CudaStream(Stream):
         return 0 if self.raw is None else int(self.raw.handle)
 
     def __del__(self) -> None:
-        self._device.keep_if_lost(self.raw)
+        self._device.drop(self)
 
     def wait_for(self, event: Event) -> None:
         """See `Stream.wait_for`."""
@@ -243,7 +249,7 @@ class CudaEvent(Event):
         self._device, self.raw = device, event
 
     def __del__(self) -> None:
-        self._device.keep_if_lost(self.raw)
+        self._device.drop(self)
 
     def record(self, *, cuda_stream: Stream) -> None:
         """See `Event.record`."""

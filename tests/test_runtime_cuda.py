@@ -157,6 +157,39 @@ def test_a_gpu_that_fails_is_one_line(num_kernels: str, cpu_driver: dict[str, st
     assert lines == []
 
 
+@pytest.mark.slow
+@needs_pycuda
+@pytest.mark.parametrize("closes", ["in main", "in another"])
+def test_a_gpu_may_be_opened_and_closed_in_different_threads(closes: str, cpu_driver: dict[str, str]) -> None:
+    """PyCUDA frees nothing outside the thread that made the context, unless that is current, and warns."""
+    code = f"""
+import gc, threading
+from stylize.runtime.cuda import CudaDevice
+held = []
+
+def open():
+    device = CudaDevice()
+    with device.current():
+        held.extend([device, device.open_stream(), device.open_event(), device.allocate(9), device.allocate_host(9)])
+
+def close():
+    for owned in (*held[3:], held[0]):
+        owned.close()
+    held.clear()
+    gc.collect()
+
+def run(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+run(open)
+close() if "{closes}" == "in main" else run(close)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=cpu_driver, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def _names_looked_up() -> set[str]:
     """Functions of the driver that PyCUDA is linked to, and those FFmpeg asks for by name when it loads one."""
     found = importlib.util.find_spec("pycuda")
