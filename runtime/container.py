@@ -1,5 +1,7 @@
-"""Containers out, those that keep the times of frames."""
+"""Containers out, those that keep the times of frames, and what goes wrong in writing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -9,7 +11,7 @@ from av.format import Flags
 
 from stylize.runtime.errors import OptionError, OutputMediaError
 
-__all__ = ["open_container"]
+__all__ = ["open_container", "reported"]
 
 _USE: Final = "use .mp4, .mkv, .mov or .webm"
 # Their muxers count frames, or round times to the frame rate, whatever the frames say.
@@ -43,3 +45,14 @@ def open_container(file: str | BinaryIO, *, name: str | None, target: str | Path
         container.close()
         raise OutputMediaError(target, f"{container.format.name} keeps no frame times; {_USE}")
     return container
+
+
+@contextmanager
+def reported(target: str | Path, what: str = "") -> Iterator[None]:
+    """Turn what FFmpeg or the disk raise into our error, which names the output as asked for and begins with `what`."""
+    try:
+        yield
+    except OutputMediaError:
+        raise
+    except (av.FFmpegError, OSError) as error:
+        raise OutputMediaError(target, what + (error.strerror or str(error))) from error

@@ -1,14 +1,11 @@
 """Frames out: encoded, muxed with what travels along, at their own times."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from math import lcm
 from types import TracebackType
 from typing import Final, Self
 
-import av
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -16,7 +13,7 @@ from av.video.stream import VideoStream
 
 from stylize.runtime.carry import kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, is_shown, tracks_of_file
-from stylize.runtime.container import open_container
+from stylize.runtime.container import open_container, reported
 from stylize.runtime.decode import Decoder, VideoInfo
 from stylize.runtime.errors import OutputMediaError
 from stylize.runtime.frame import TimedPicture
@@ -75,10 +72,10 @@ class Encoder:
         self._info = info
         self._options = options or EncodeOptions()
         self._is_started = self._is_finished = False
-        with self._reported():
+        with reported(self._output.target):
             self._container = self._open_container(source)
         try:
-            with self._reported():
+            with reported(self._output.target):
                 self.video = VideoEncoder(
                     self._container,
                     info=info,
@@ -123,7 +120,7 @@ class Encoder:
         Raises:
             OutputMediaError: the encoder failed or the disk is full.
         """
-        with self._reported():
+        with reported(self._output.target):
             if not isinstance(item, TimedPicture):
                 if not self._is_started:
                     self._early.append(item)
@@ -149,7 +146,8 @@ class Encoder:
         refuses = f"{self.description} refuses {width}x{height}, {self._info.time_base} s per tick: "
         if self.description.partition(",")[0].endswith(_HARDWARE):
             refuses = f"{self.description} does not start, are its hardware and driver there? "
-        with ordinary_threads(), self._reported("" if isinstance(self._output, StreamOutput) else refuses):
+        refuses = "" if isinstance(self._output, StreamOutput) else refuses
+        with ordinary_threads(), reported(self._output.target, refuses):
             self._container.start_encoding()  # which connects to where a stream goes
         self._is_started = True
         early, self._early = self._early, []
@@ -169,7 +167,7 @@ class Encoder:
         if not self._is_started:
             self._start()
         packet.stream, packet.time_base = self.video.stream, self._info.time_base
-        with self._reported():
+        with reported(self._output.target):
             self._tracks[self.video.stream.index].add(packet.pts, packet.time_base)
             self.num_frames += 1
             self._container.mux_one(packet)
@@ -183,7 +181,7 @@ class Encoder:
         if self._is_finished:
             return
         self._is_finished = True
-        with self._reported():
+        with reported(self._output.target):
             try:
                 if not self._is_started:
                     return  # no picture came, so nothing was begun
@@ -223,16 +221,6 @@ class Encoder:
             if is_shown(packet):
                 self._tracks[packet.stream.index].add(packet.pts or 0, packet.time_base)
             self._container.mux_one(packet)
-
-    @contextmanager
-    def _reported(self, what: str = "") -> Iterator[None]:
-        """Turn what FFmpeg raises into our error, naming the file as asked for."""
-        try:
-            yield
-        except (av.FFmpegError, OSError) as error:
-            if isinstance(error, OutputMediaError):
-                raise
-            raise OutputMediaError(self._output.target, what + (error.strerror or str(error))) from error
 
     def _open_container(self, source: Decoder | None) -> OutputContainer:
         output, name = self._output, self._options.container

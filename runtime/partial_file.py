@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from stylize.runtime.container import reported
 from stylize.runtime.errors import OutputMediaError
 
 __all__ = ["PartialFile", "check_place"]
@@ -32,10 +33,8 @@ class PartialFile:
         self._is_committed = False
         check_place(target)
         self.path = target.with_name(f".{target.name}.partial{target.suffix}")
-        try:
+        with reported(target, "cannot be written: "):
             self.path.open("wb").close()
-        except OSError as error:
-            raise OutputMediaError(target, f"cannot be written: {error.strerror}") from error
 
     @property
     def address(self) -> str:
@@ -51,15 +50,13 @@ class PartialFile:
         Raises:
             OutputMediaError: the rename failed.
         """
-        try:
+        with reported(self.target, "cannot be replaced: "):
             if is_durable:
                 with self.path.open("rb") as file:
                     os.fsync(file.fileno())
             os.replace(self.path, self.target)  # noqa: PTH105 - Path.replace says nothing about atomicity
-        except OSError as error:
-            raise OutputMediaError(self.target, f"cannot be replaced: {error.strerror}") from error
-        if is_durable:
-            _sync_folder(self.target.parent)
+            if is_durable:
+                _sync_folder(self.target.parent)
         self._is_committed = True
 
     def __enter__(self) -> Self:

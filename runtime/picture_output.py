@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 
+from stylize.runtime.container import reported
 from stylize.runtime.decode import Decoder
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.frame import Frame
@@ -71,10 +71,8 @@ class PictureSequence(_Pictures):
         if not isinstance(item, Frame):
             return
         if self._makes_folder and self.num_frames == 0:
-            try:
+            with reported(self._target, "its folder cannot be made: "):
                 self._target.parent.mkdir(exist_ok=True)
-            except OSError as error:
-                raise OutputMediaError(self._target, f"its folder cannot be made: {error.strerror}") from error
         self._is_transparent = self._is_transparent or item.is_transparent
         for _ in range(item.duration if self._decoder.info.is_resampled else 1):
             number = str(self.num_frames + 1).zfill(self._num_digits)
@@ -88,9 +86,7 @@ class PictureSequence(_Pictures):
         others = self._decoder.other_streams
         return self._result(*(f"{other.type} track {other.index} left out: pictures hold none" for other in others))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """A folder made for the files is not left empty."""
         if self._makes_folder and self.num_frames == 0:
             with suppress(OSError):

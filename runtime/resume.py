@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stylize.runtime.errors import OptionError, OutputMediaError
+from stylize.runtime.container import reported
+from stylize.runtime.errors import OptionError
 from stylize.runtime.folder_lock import FolderLock
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.partial_file import PartialFile, check_place
@@ -106,20 +107,19 @@ class ResumeFolder:
         self.target = target
         self.facts = facts
         self.path = folder_of(target)
-        try:
+        with reported(target, f"{self.path} cannot be written: "):
             self.path.mkdir(exist_ok=True)
-            self._lock = FolderLock(self.path)
+            try:
+                self._lock = FolderLock(self.path)
+            except BlockingIOError as error:
+                raise OptionError(
+                    f"{self.path}: another run is at work there; wait for it, or stop it to go on"
+                ) from error
             try:
                 self._begin_or_compare(self.path / "manifest.json")
             except BaseException:
                 self._lock.close()
                 raise
-        except BlockingIOError as error:
-            raise OptionError(f"{self.path}: another run is at work there; wait for it, or stop it to go on") from error
-        except OutputMediaError:
-            raise
-        except OSError as error:
-            raise OutputMediaError(target, f"{self.path} cannot be written: {error.strerror}") from error
         self.segments = segments_in(self.path)
         """The finished ones in order."""
 

@@ -2,16 +2,15 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TypeGuard
 
-import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from stylize.runtime.container import open_container
+from stylize.runtime.container import open_container, reported
 from stylize.runtime.decode import Decoder
-from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError, OutputMismatchError
+from stylize.runtime.errors import InputMediaError, OptionError, OutputMismatchError
 from stylize.runtime.frame import TimedPicture
 from stylize.runtime.join import join
 from stylize.runtime.output import Output, Result
@@ -85,7 +84,7 @@ class SegmentedOutput(Output):
         """Encode a frame; those finished earlier, yielded again for the network's sake, and packets are left out."""
         if not self._is_missing(item):
             return
-        with self._reported():
+        with reported(self._folder.target):
             if self._num_in_segment == self._resume.segment_frames:
                 self._close(is_last=False)
                 self._open()
@@ -109,7 +108,7 @@ class SegmentedOutput(Output):
                 raise InputMediaError(decoder.source, "was changed while it was read")
             if self.num_frames != self._num_missing:
                 raise OutputMismatchError(f"{folder.target}: {self.num_frames} of {self._num_missing} frames encoded")
-            with self._reported():
+            with reported(self._folder.target):
                 self._close(is_last=True)
         if self._resume.part is None:
             result = join(
@@ -182,16 +181,6 @@ class SegmentedOutput(Output):
         )
         self._file.commit(record)
         self._folder.segments.append(Segment(path, record))
-
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
-        """Turn what FFmpeg or the disk raise into our error."""
-        try:
-            yield
-        except OutputMediaError:
-            raise
-        except (av.FFmpegError, OSError) as error:
-            raise OutputMediaError(self._folder.target, error.strerror or str(error)) from error
 
 
 def _num_reordered(times: Sequence[int]) -> int:

@@ -6,7 +6,8 @@ from typing import Final
 import av
 
 from stylize.runtime.color import Color, ColorConverter
-from stylize.runtime.errors import OptionError, OutputMediaError
+from stylize.runtime.container import reported
+from stylize.runtime.errors import OptionError
 from stylize.runtime.frame import Frame
 from stylize.runtime.partial_file import PartialFile
 
@@ -58,10 +59,8 @@ def write_still(frame: Frame, output: PartialFile) -> None:
     color = _JPEG_COLOR if codec == "mjpeg" else _WEBP_COLOR
     picture = ColorConverter().picture_from_frame(frame, color=color, pix_fmt=pix_fmt)
     picture.pict_type = 0
-    try:
+    with reported(output.target):
         output.path.write_bytes(_encoded(picture, codec=codec, pix_fmt=pix_fmt, options=options))
-    except (av.FFmpegError, OSError) as error:
-        raise OutputMediaError(output.target, error.strerror or str(error)) from error
 
 
 def _encoded(picture: av.VideoFrame, *, codec: str, pix_fmt: str, options: dict[str, str]) -> bytes:

@@ -1,7 +1,6 @@
 """Where a result goes that is no file: standard output, and addresses that receive streams."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from stylize.runtime.errors import OutputMediaError
@@ -60,7 +59,5 @@ class StreamOutput:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing to do."""

@@ -49,4 +49,5 @@ def test_the_map_of_the_runtime_names_every_file_once() -> None:
     tree = ast.parse((ROOT / "runtime" / "__init__.py").read_text(encoding="utf-8"))
     lines = (ast.get_docstring(tree) or "").partition("go on with what it calls:")[2].splitlines()
     named = [name for line in lines for name in line[14:].split()]
+    # A new file belongs into the docstring of runtime/__init__.py, on the line of its neighbours.
     assert sorted(named) == sorted(path.stem for path in (ROOT / "runtime").glob("[a-z]*.py"))
