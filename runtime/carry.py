@@ -1,7 +1,7 @@
 """Sound, subtitles and attachments on their way from the input to the output, unchanged where possible."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from io import BytesIO
 from math import ceil
@@ -9,6 +9,7 @@ from typing import cast
 
 import av
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Disposition, Stream
@@ -27,6 +28,11 @@ _ONLY_IN_MP4 = {"flac", "opus", "libopus", "truehd"}
 
 # FFmpeg's names where the input has no more than a number, as in WMA, and what encoders take for it.
 _USUAL_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
+
+_ADTS_BYTES = 7
+_ADTS_FORMATS = {"mpegts", "rtp_mpegts"}
+_LOW_COMPLEXITY = 2  # ISO/IEC 14496-3, table 1.17; and 1.18:
+_AAC_RATES_HZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 # Pictures that players show for a film, by FFmpeg's decoder.
 _COVER_TYPES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
@@ -54,13 +60,22 @@ def open_carriers(
     container: OutputContainer,
     streams: Iterable[Stream],
     *,
-    covers: "Iterable[Packet[Stream]]" = (),
+    covers: "Iterable[Packet[Stream]]",
+    first_packets: "Sequence[Packet[Stream]] | None",
     notes: list[str],
 ) -> dict[int, Carrier]:
     """Add an output stream for each input stream and cover picture that `container` can hold.
 
     A stream whose codec the container refuses is transcoded to the container's usual one; what cannot be
     carried at all is left out. Both are said in `notes`. To be called before the first packet is written.
+
+    Args:
+        container: what to write.
+        streams: what to carry.
+        covers: the cover pictures, each the packet of a stream of its own.
+        first_packets: of `streams`, as far as they are known, where the header cannot be mended later, as on a pipe;
+            else None.
+        notes: where to say what is changed or left out.
 
     Returns:
         The carriers by input stream index.
@@ -79,7 +94,7 @@ def open_carriers(
         elif stream.type == "data":
             carrier = _copy_data(container, stream)
         elif stream.codec_context is not None and _is_usable(stream):
-            carrier = _copy(container, stream) or _transcode(container, stream, notes)
+            carrier = _copy(container, stream, first_packets) or _transcode(container, stream, notes)
         if carrier is None:
             why = _refusal(container) if _is_usable(stream) else "its header is damaged"
             notes.append(f"{stream.type} track {stream.index} ({_codec(stream)}) left out: {why}")
@@ -104,9 +119,16 @@ class _Copy(Carrier):
 
     def __init__(self, target: Stream) -> None:
         self.target = target
+        self.bare: BitStreamFilterContext | None = None
+        """Takes the headers off packets that have one each."""
         self._last_dts: int | None = None
 
     def packets_from(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
+        if self.bare is None:
+            return self._timed(packet)
+        return [timed for bare in self.bare.filter(packet) for timed in self._timed(bare)]
+
+    def _timed(self, packet: "Packet[Stream]") -> "list[Packet[Stream]]":
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
@@ -202,13 +224,49 @@ class _TranscodeSubtitle(Carrier):
         return []
 
 
-def _copy(container: OutputContainer, stream: Stream) -> Carrier | None:
+def _copy(
+    container: OutputContainer, stream: Stream, first_packets: "Sequence[Packet[Stream]] | None"
+) -> Carrier | None:
     if container.format.name == "mov" and _codec(stream) in _ONLY_IN_MP4:
         return None
     try:
-        return _Copy(container.add_stream_from_template(stream))
+        carrier = _Copy(container.add_stream_from_template(stream))
     except ValueError:  # "format does not support codec"
         return None
+    is_adts = _codec(stream) == "aac" and not stream.codec_context.extradata
+    if first_packets is not None and is_adts and container.format.name not in _ADTS_FORMATS:
+        first = next((bytes(packet) for packet in first_packets if packet.stream.index == stream.index), b"")
+        carrier.target.codec_context.extradata = _config_of_adts(first) or _usual_config(cast(AudioStream, stream))
+        carrier.bare = BitStreamFilterContext("aac_adtstoasc", stream)
+    return carrier
+
+
+def _usual_config(stream: AudioStream) -> bytes | None:
+    """As `_config_of_adts`, by what was found on opening, where spectral band replication counts double."""
+    context = stream.codec_context
+    is_doubled = "HE-AAC" in (context.profile or "")
+    rate_hz, num_channels = context.sample_rate // (1 + is_doubled), context.channels
+    if context.profile == "HE-AACv2":
+        num_channels = 1  # of which it makes two
+    if rate_hz not in _AAC_RATES_HZ or num_channels not in range(1, 7):
+        return None
+    return _config(_LOW_COMPLEXITY, _AAC_RATES_HZ.index(rate_hz), num_channels)
+
+
+def _config_of_adts(packet: bytes) -> bytes | None:
+    """What stands once in the header of other containers, of the header that each packet has in transport streams.
+
+    Source: ISO/IEC 14496-3, 1.A.2.2.1 (ADTS) and 1.6.2.1 (AudioSpecificConfig).
+    """
+    if len(packet) < _ADTS_BYTES or packet[0] != 0xFF or packet[1] & 0xF6 != 0xF0:
+        return None
+    profile, rate_index = packet[2] >> 6, packet[2] >> 2 & 0xF
+    num_channels = (packet[2] & 1) << 2 | packet[3] >> 6
+    return _config(profile + 1, rate_index, num_channels)
+
+
+def _config(object_type: int, rate_index: int, num_channels: int) -> bytes:
+    return (object_type << 11 | rate_index << 7 | num_channels << 3).to_bytes(2, "big")
 
 
 def _copy_attachment(container: OutputContainer, stream: AttachmentStream) -> Carrier | None:
@@ -225,7 +283,8 @@ def _copy_cover(container: OutputContainer, cover: "Packet[Stream]") -> Carrier 
         tags = cover.stream.metadata
         name = tags.get("filename", f"cover.{suffix}")
         return _InHeader(container.add_attachment(name, tags.get("mimetype", mimetype), bytes(cover)))
-    if container.format.name == "mp4" and kind in _COVER_TYPES:
+    is_in_fragments = "movflags" in container.options  # whose header is written before any packet
+    if container.format.name == "mp4" and kind in _COVER_TYPES and not is_in_fragments:
         carrier = _CopyCover(container.add_stream_from_template(cover.stream, opaque=True))
         carrier.target.disposition = Disposition.attached_pic
         return carrier

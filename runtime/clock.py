@@ -65,14 +65,21 @@ class Continuity:
         """How often the times have jumped so far."""
         return len(self._offsets) - 1
 
-    def mend(self, packet: "Packet[Stream]") -> None:
-        """Move the times of `packet`, which follows those before it, so that they go on where its section begins."""
+    def mend(self, packet: "Packet[Stream]") -> bool:
+        """Move the times of `packet`, which follows those before it, so that they go on where its section begins.
+
+        Returns:
+            False for sound that two sections have at the same time, of which the first one's is to be heard.
+        """
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None:
-            return
+            return True
         seconds = ticks * packet.time_base
         if packet.stream.type in {"video", "audio"}:
-            offset = self._offset(packet.stream.index, seconds, (packet.duration or 0) * packet.time_base)
+            found = self._offset(packet.stream, seconds, (packet.duration or 0) * packet.time_base)
+            if found is None:
+                return False
+            offset = found
         else:  # these may be far apart
             now = max((last for last, _ in self._last.values()), default=seconds)
             offset = min(self._offsets[-2:], key=lambda offset: abs(seconds + offset - now))
@@ -80,22 +87,29 @@ class Continuity:
         if shift:
             packet.pts = packet.pts + shift if packet.pts is not None else None
             packet.dts = packet.dts + shift if packet.dts is not None else None
+        return True
 
-    def _offset(self, stream_index: int, seconds: Fraction, duration: Fraction) -> Fraction:
-        """What to add to the time of a packet; the section that begins with it where it does not follow the last."""
+    def _offset(self, stream: Stream, seconds: Fraction, duration: Fraction) -> Fraction | None:
+        """What to add to the time of a packet, which begins a section where it does not follow the last.
+
+        None where `mend` is to return False.
+        """
         newest = len(self._offsets) - 1
-        section = self._sections.get(stream_index, newest)
+        section = self._sections.get(stream.index, newest)
         start = seconds + self._offsets[section]
-        last, end = self._last.get(stream_index, (start, start))
+        last, end = self._last.get(stream.index, (start, start))
         if not last - _MAX_BACKWARD_SECONDS <= start <= last + _MAX_GAP_SECONDS:
             # Streams cross a jump one after the other, and keep their distance there.
             if section == newest or abs(seconds + self._offsets[newest] - end) > _MAX_GAP_SECONDS:
                 self._offsets.append(end - seconds)
             section = len(self._offsets) - 1
-            self._offsets[section] = max(self._offsets[section], end - seconds)
+            if stream.type == "video":
+                self._offsets[section] = max(self._offsets[section], end - seconds)
             start = seconds + self._offsets[section]
-        self._sections[stream_index] = section
-        self._last[stream_index] = start, start + (duration or max(start - last, Fraction(0)))
+            if start < end - duration / 2:
+                return None
+        self._sections[stream.index] = section
+        self._last[stream.index] = start, start + (duration or max(start - last, Fraction(0)))
         return self._offsets[section]
 
 

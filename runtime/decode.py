@@ -198,6 +198,11 @@ class Decoder:
         return self._demuxer.other_streams
 
     @property
+    def first_packets(self) -> "tuple[Packet[Stream], ...]":
+        """Those carried along that come before the first frame."""
+        return tuple(self._first_packets)
+
+    @property
     def covers(self) -> "tuple[Packet[Stream], ...]":
         """The cover pictures, which are no frames."""
         return tuple(self._demuxer.covers.values())

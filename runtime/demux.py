@@ -147,8 +147,8 @@ class Demuxer:
                     self.covers[packet.stream.index] = packet
                     continue
                 self.arrivals.note()
-                if self._continuity is not None:
-                    self._continuity.mend(packet)
+                if self._continuity is not None and not self._continuity.mend(packet):
+                    continue
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_seconds
                     self._last_end_seconds = max(self._last_end_seconds, end)

@@ -1,6 +1,8 @@
 """Frames out: encoded, muxed with what travels along, at their own times."""
 
 import logging
+import threading
+from collections.abc import Callable
 from fractions import Fraction
 from math import lcm
 from types import TracebackType
@@ -11,7 +13,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from stylize.runtime.carry import kept_tags, open_carriers
+from stylize.runtime.carry import Carrier, kept_tags, open_carriers
 from stylize.runtime.check import Track, check_tracks, is_shown, tracks_of_file
 from stylize.runtime.container import open_container, reported
 from stylize.runtime.decode import Decoder, VideoInfo
@@ -20,8 +22,9 @@ from stylize.runtime.frame import TimedPicture
 from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.scheduling import ordinary_threads
 from stylize.runtime.selection import Item
-from stylize.runtime.stream_output import StreamOutput
+from stylize.runtime.stream_output import RECEIVER_SECONDS, StreamOutput
 from stylize.runtime.timecode import moved_timecode
+from stylize.runtime.unattended import made_in_thread
 from stylize.runtime.video_encoder import EncodeOptions, VideoEncoder
 
 __all__ = ["EncodeOptions", "Encoder"]
@@ -72,6 +75,8 @@ class Encoder:
         self._info = info
         self._options = options or EncodeOptions()
         self._is_started = self._is_finished = False
+        self._in_ffmpeg = threading.Lock()
+        """Held by the thread that is, which a receiver that stops reading may keep there for good."""
         with reported(self._output.target):
             self._container = self._open_container(source)
         try:
@@ -88,15 +93,23 @@ class Encoder:
                 if source is not None:
                     tags = kept_tags(source.video_stream)
                     self.video.stream.metadata.update(_with_timecode(tags, source, rate=info.frame_rate))
-                others, covers = (source.other_streams, source.covers) if source is not None else ((), ())
-                self._carriers = open_carriers(self._container, others, covers=covers, notes=self.notes)
-                self._early: list[Packet[Stream]] = [*covers]
+                self._early: list[Packet[Stream]] = [*source.covers] if source is not None else []
                 """Carried packets that came before the encoder was opened."""
+                self._carriers: dict[int, Carrier] = {}
+                if source is not None:
+                    self._carriers = open_carriers(
+                        self._container,
+                        source.other_streams,
+                        covers=source.covers,
+                        first_packets=source.first_packets if isinstance(output, StreamOutput) else None,
+                        notes=self.notes,
+                    )
             self._tracks = {stream.index: Track(stream.type) for stream in self._container.streams}
             if not self.video.is_opened_by_frame:
-                self._start()
+                self._without_waiting(self._start_alone)
         except BaseException:
-            self._container.close()
+            if not self._in_ffmpeg.locked():
+                self._container.close()
             raise
 
     @property
@@ -120,14 +133,12 @@ class Encoder:
         Raises:
             OutputMediaError: the encoder failed or the disk is full.
         """
-        with reported(self._output.target):
+        with self._in_ffmpeg, reported(self._output.target):
             if not isinstance(item, TimedPicture):
-                if not self._is_started:
+                if self._is_started:
+                    self._carry(item)
+                else:
                     self._early.append(item)
-                    return
-                carrier = self._carriers.get(item.stream.index)
-                if carrier is not None:
-                    self._mux(carrier.packets_from(item))
                 return
             packets = self.video.encode(item)
             if not self._is_started:
@@ -152,7 +163,11 @@ class Encoder:
         self._is_started = True
         early, self._early = self._early, []
         for packet in early:
-            self.write(packet)
+            self._carry(packet)
+
+    def _start_alone(self) -> None:
+        with self._in_ffmpeg, reported(self._output.target):
+            self._start()
 
     def copy(self, packet: "Packet[VideoStream]") -> None:
         """Write a picture that another encoder with the same options made, instead of a frame.
@@ -165,7 +180,7 @@ class Encoder:
         """
         assert packet.pts is not None, "stored packets have times"
         if not self._is_started:
-            self._start()
+            self._start_alone()
         packet.stream, packet.time_base = self.video.stream, self._info.time_base
         with reported(self._output.target):
             self._tracks[self.video.stream.index].add(packet.pts, packet.time_base)
@@ -178,10 +193,15 @@ class Encoder:
         Raises:
             OutputMediaError: the encoder failed or the disk is full.
         """
-        if self._is_finished:
-            return
-        self._is_finished = True
-        with reported(self._output.target):
+        self._finish_within(None)
+
+    def _finish_within(self, seconds: float | None) -> None:
+        if not self._is_finished:
+            self._is_finished = True
+            self._without_waiting(self._finish, seconds=seconds)
+
+    def _finish(self) -> None:
+        with self._in_ffmpeg, reported(self._output.target):
             try:
                 if not self._is_started:
                     return  # no picture came, so nothing was begun
@@ -208,12 +228,31 @@ class Encoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None and self._in_ffmpeg.locked():
+            return  # by a thread that was left behind there
         try:
-            self.finish()
-        except OutputMediaError as second:
+            self._finish_within(None if error is None else RECEIVER_SECONDS)
+        except (OutputMediaError, TimeoutError) as second:
             if error is None:
                 raise
             logger.debug("closing after an error: %s", second)
+
+    def _without_waiting(self, work: Callable[[], None], *, seconds: float | None = None) -> None:
+        """Do `work` so that Ctrl-C need not wait for a receiver that reads nothing; for at most `seconds`.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
+        if isinstance(self._output, StreamOutput):
+            made_in_thread(work, discard=lambda _: None, seconds=seconds)
+        else:
+            work()
+
+    def _carry(self, packet: "Packet[Stream]") -> None:
+        """Write a packet of another stream than the video, where it has a place."""
+        carrier = self._carriers.get(packet.stream.index)
+        if carrier is not None:
+            self._mux(carrier.packets_from(packet))
 
     def _mux(self, packets: "list[Packet[Stream]]") -> None:
         """Write packets of a carried stream and remember their times."""
@@ -231,7 +270,8 @@ class Encoder:
             # Start offsets are stored in movie ticks: make both video and sound times multiples of one.
             container.options["movie_timescale"] = str(_movie_timescale(self._info.time_base, source))
             if isinstance(output, StreamOutput):
-                container.options["movflags"] = "frag_keyframe+empty_moov"  # no way back to the head of a pipe
+                # There is no way back to the head of a pipe, and AAC of transport streams tells its kind with packets.
+                container.options["movflags"] = "frag_keyframe+empty_moov+delay_moov"
         if self._options.is_live:
             container.options.update(_LIVE_OPTIONS | _LIVE_OPTIONS_OF.get(container.format.name, {}))
         if source is not None:

@@ -105,6 +105,7 @@ def run_pipeline(
     num_in_flight: int = 1,
     on_frame: Callable[[], None] = lambda: None,
     handover: Channel | None = None,
+    sink_seconds: float | None = None,
 ) -> StageSeconds:
     """Pass every item of `source` to `sink` in order, frames by way of `network`, then `settle`.
 
@@ -122,11 +123,14 @@ def run_pipeline(
         on_frame: called by the encode thread after each frame.
         handover: from the source, which runs in real time, to the network. Frames are then handed on as soon as
             they can be, and once there was one Ctrl-C or SIGTERM is how such a run ends: nothing is raised.
+        sink_seconds: how long `sink` may be with one item after Ctrl-C, before its thread is left behind, which may
+            be inside it as long as the process lives; None for any time.
     """
     pipeline = _Pipeline(source, network, settle, sink, num_in_flight, on_frame, handover)
     stages = (pipeline.decode, pipeline.stylize, *([pipeline.settle] if settle else []), pipeline.encode)
+    may_be_left = {pipeline.decode} if sink_seconds is None else {pipeline.decode, pipeline.encode}
     decode, *others = [
-        threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__, daemon=stage == pipeline.decode)
+        threading.Thread(target=pipeline.guard, args=(stage,), name=stage.__name__, daemon=stage in may_be_left)
         for stage in stages
     ]
     try:
@@ -138,10 +142,13 @@ def run_pipeline(
         pipeline.decoded.abort()
         if others[-1].ident is None:  # interrupted between two starts: nobody would empty what others fill
             pipeline.abort()
+        if sink_seconds is not None and not pipeline.has_ended(others[-1], sink_seconds):
+            pipeline.abort()
+            del others[-1]
         for thread in others:
             if thread.ident is not None:
                 thread.join()
-        is_end = handover is not None and pipeline.num_done > 0
+        is_end = handover is not None and pipeline.num_done > 0 and len(others) == len(stages) - 1
         if not (is_end and isinstance(error, KeyboardInterrupt | SystemExit)):
             raise
     finally:
@@ -170,7 +177,7 @@ class _Pipeline:
         self.settled = Channel(num_frames) if self._settle else self.stylized
         self.seconds = StageSeconds()
         self.error: BaseException | None = None
-        self.num_done = 0
+        self.num_done = self.num_taken = 0
 
     def guard(self, stage: Callable[[], None]) -> None:
         """Run one stage; its error is the caller's, unless another came first."""
@@ -184,6 +191,14 @@ class _Pipeline:
         """Let all stages end, and drop what is between them."""
         for channel in (self.decoded, self.stylized, self.settled):
             channel.abort()
+
+    def has_ended(self, encode: threading.Thread, seconds: float) -> bool:
+        """Wait for the encode thread as long as none of its items takes it longer than that."""
+        num_taken = -1
+        while encode.is_alive() and num_taken != self.num_taken:
+            num_taken = self.num_taken
+            encode.join(seconds)
+        return not encode.is_alive()
 
     def decode(self) -> None:
         items = iter(self._source)
@@ -247,6 +262,7 @@ class _Pipeline:
         for item in self.settled:
             started = time.perf_counter()
             self._sink(item)
+            self.num_taken += 1
             self.seconds.encode += time.perf_counter() - started
             if isinstance(item, TimedPicture):
                 self.num_done += 1

@@ -19,7 +19,7 @@ from stylize.runtime.decode import Decoder
 from stylize.runtime.errors import OptionError
 from stylize.runtime.frame import Frame
 from stylize.runtime.selection import Selection
-from stylize.runtime.source import PIPE, is_live
+from stylize.runtime.source import is_live, is_pipe
 from stylize.runtime.stylizer import Stylizer
 from stylize.runtime.unattended import made_in_thread
 
@@ -66,9 +66,9 @@ def choose_variant(
         if quality not in style.variants:
             raise OptionError(f"{model} has no variant {quality}, choose one of {', '.join(style.variants)}")
         return open_artifact(style.variants[quality].stem), ""
-    if str(source) == PIPE:
+    if is_pipe(source):
         raise OptionError(
-            "--quality auto reads the start of the input twice, which standard input cannot give: name one"
+            "--quality auto reads the start of the input twice, which standard input and pipes cannot give: name one"
         )
     open_source = partial(Decoder, source, selection=selection, is_live=is_live(source))
     with made_in_thread(open_source, discard=Decoder.close) as decoder:

@@ -20,8 +20,8 @@ from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.route import Route
 from stylize.runtime.run_facts import run_facts
 from stylize.runtime.selection import Item, Selection
-from stylize.runtime.source import PIPE, is_live
-from stylize.runtime.stream_output import StreamOutput
+from stylize.runtime.source import is_live, is_pipe
+from stylize.runtime.stream_output import RECEIVER_SECONDS, StreamOutput
 from stylize.runtime.stylizer import Stylizer
 from stylize.runtime.target import is_picture, open_output, reject_names
 from stylize.runtime.unattended import made_in_thread
@@ -77,7 +77,8 @@ def stylize_video(
     if resume and live:
         raise OptionError(f"--resume: {source} is live and cannot be read a second time")
     # Somebody waits for each frame: at an address always, behind a pipe when the source is live.
-    is_watched = StreamOutput.is_meant_by(target) and (live or str(target) != PIPE)
+    is_stream = StreamOutput.is_meant_by(target)
+    is_watched = is_stream and (live or not is_pipe(target))
     encode = dataclasses.replace(encode, is_live=is_watched or encode.is_live)
     stylizing: AbstractContextManager[Stylizer] = model.held() if isinstance(model, Stylizer) else Stylizer(model)
     with stylizing as stylizer:
@@ -120,6 +121,7 @@ def stylize_video(
                 num_in_flight=num_in_flight,
                 on_frame=lambda: on_progress(output.num_frames, info.num_frames),
                 handover=live_run.handover if live_run else None,
+                sink_seconds=RECEIVER_SECONDS if is_stream else None,
             )
             result = output.finish()
     notes, problems = result.notes, result.problems

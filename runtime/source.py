@@ -23,6 +23,7 @@ __all__ = [
     "Source",
     "has_sought",
     "is_live",
+    "is_pipe",
     "local_files",
     "number_pattern",
     "open_source",
@@ -68,6 +69,12 @@ def scheme_of(address: str | Path) -> str:
 def is_live(source: str | Path) -> bool:
     """Whether `source` is a camera or an address whose frames come when they are made."""
     return scheme_of(source) in _LIVE_SCHEMES
+
+
+def is_pipe(name: str | Path) -> bool:
+    """Whether what has this name can be read or written only once: `-`, or what is neither file nor folder."""
+    path = Path(name)
+    return str(name) == PIPE or (not scheme_of(name) and path.exists() and not path.is_file() and not path.is_dir())
 
 
 def number_pattern(path: str | Path) -> re.Match[str] | None:
@@ -187,7 +194,7 @@ def local_files(source: str | Path) -> list[Path]:
     Raises:
         InputMediaError: a folder without pictures, or no picture of that name.
     """
-    if str(source) == PIPE or scheme_of(source):
+    if is_pipe(source) or scheme_of(source):
         return []
     path = Path(source).absolute()
     return _pictures(path, source)[0] or [path]
@@ -195,7 +202,7 @@ def local_files(source: str | Path) -> list[Path]:
 
 def pipe_hint(source: str | Path) -> str:
     """What to add to a message about an input that could not be read."""
-    return "; an MP4 with its index at the end cannot come through a pipe" if str(source) == PIPE else ""
+    return "; an MP4 with its index at the end cannot come through a pipe" if is_pipe(source) else ""
 
 
 def _pictures(path: Path, source: str | Path) -> tuple[list[Path], list[str]]:

@@ -12,7 +12,7 @@ from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.picture_output import PictureSequence, SinglePicture
 from stylize.runtime.resume import ResumeFolder, ResumeOptions
 from stylize.runtime.segmented_output import SegmentedOutput
-from stylize.runtime.source import PIPE, number_pattern
+from stylize.runtime.source import is_pipe, number_pattern
 from stylize.runtime.still import STILL_SUFFIXES
 from stylize.runtime.stream_output import StreamOutput
 
@@ -78,7 +78,7 @@ def open_output(
     if decoder.info.color.hdr is not None:
         raise OptionError(f"--hdr keep: {target} has no place for it; choose .mp4, .mkv, .mov or .webm")
     # A pipe may hold one picture after the other.
-    if _is_sequence(target) and not (decoder.is_picture and str(decoder.source) != PIPE):
+    if _is_sequence(target) and not (decoder.is_picture and not is_pipe(decoder.source)):
         return PictureSequence(target, decoder)
     return SinglePicture(PartialFile(target), decoder)
 

@@ -15,12 +15,16 @@ __all__ = ["OneReader", "made_in_thread"]
 T = TypeVar("T")
 
 
-def made_in_thread(make: Callable[[], T], *, discard: Callable[[T], None]) -> T:
+def made_in_thread(make: Callable[[], T], *, discard: Callable[[T], None], seconds: float | None = None) -> T:
     """What `make()` returns, or raises, in a thread of its own.
 
     Args:
         make: may wait for long.
         discard: gets what was made when nobody waits for it any more, because Ctrl-C or SIGTERM was raised here.
+        seconds: how long to wait; None for any time.
+
+    Raises:
+        TimeoutError: it takes longer.
     """
     made: Future[T] = Future()
 
@@ -38,7 +42,7 @@ def made_in_thread(make: Callable[[], T], *, discard: Callable[[T], None]) -> T:
 
     try:
         threading.Thread(target=work, name="open", daemon=True).start()
-        return made.result()
+        return made.result(seconds)
     except BaseException:
         if not made.cancel() and made.exception() is None:
             discard(made.result())

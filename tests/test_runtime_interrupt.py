@@ -1,17 +1,29 @@
 """Stopping at any moment: nothing under the asked name, what is done plays, nothing hangs."""
 
+import fcntl
+import os
 import signal
+import stat
 import subprocess
 import sys
+import termios
+import threading
 import time
+from array import array
+from io import BytesIO
 from pathlib import Path
 
+import av
 import pytest
 
-from helpers.clips import ClipSpec, read_frames, write_clip
+from helpers.clips import SAMPLE_RATE_HZ, ClipSpec, read_frames, write_clip
 from helpers.networks import write_affine
+from stylize.runtime import stylize_video
+from stylize.runtime.errors import OutputMediaError
+from stylize.runtime.stream_output import RECEIVER_SECONDS
 
 NUM_FRAMES = 100
+PIPE_BYTES = 1 << 16  # what Linux gives one
 HEADER_BYTES = 1000  # more than it has
 COMMAND = [sys.executable, "-c", "from stylize.runtime.cli import main; main()"]
 
@@ -63,3 +75,63 @@ def test_killed_run_leaves_nothing_under_the_asked_name(folder: Path, tmp_path: 
     result = stopped_run(folder, target, signal.SIGKILL)
     assert result.returncode == -signal.SIGKILL
     assert target.read_bytes() == b"older film"
+
+
+def test_ctrl_c_waits_for_no_reader_who_has_stopped_reading(folder: Path) -> None:
+    command = [
+        *COMMAND,
+        str(folder / "identity.onnx"),
+        str(folder / "in.ts"),
+        "-",
+        "--codec",
+        "ffv1",
+        "--scale=640x480",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        num_waiting = [0, 0]
+        while num_waiting[-1] < PIPE_BYTES // 2 or num_waiting[-2] != num_waiting[-1]:  # until it is full
+            assert process.poll() is None
+            time.sleep(0.5)
+            num_waiting.append(bytes_waiting(process.stdout.fileno()))
+        process.send_signal(signal.SIGINT)
+        process.wait(RECEIVER_SECONDS + 40)  # on a busy machine
+        assert process.stderr is not None
+        assert process.stderr.read().decode().splitlines()[-1] == "stylize-run: interrupted"
+    assert process.returncode == 130
+
+
+def bytes_waiting(descriptor: int) -> int:
+    size = array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, size)
+    return size[0]
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.mp4", "pipe.ts"])
+def test_named_pipes_are_read_and_written(name: str, folder: Path, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.ts", ClipSpec(sound_start_seconds=0.0))
+    source, target = tmp_path / "source", tmp_path / name
+    os.mkfifo(source)
+    os.mkfifo(target)
+    received: list[bytes] = []
+    threading.Thread(target=lambda: source.write_bytes(clip.read_bytes()), daemon=True).start()
+    reader = threading.Thread(target=lambda: received.append(target.read_bytes()), daemon=True)
+    reader.start()
+    report = stylize_video(folder / "identity.onnx", source, target)
+    reader.join(60)
+    assert report.num_frames == 10
+    assert stat.S_ISFIFO(target.stat().st_mode)
+    with av.open(BytesIO(received[0])) as container:
+        assert len([*container.decode(video=0)]) == 10
+        assert container.streams.audio[0].rate == SAMPLE_RATE_HZ  # told by the packets of the source alone
+        assert {".mp4": "mov", ".ts": "mpegts"}.get(target.suffix, "matroska") in container.format.name
+    assert sorted(tmp_path.iterdir()) == sorted({clip, source, target})
+
+
+def test_devices_are_written_not_replaced(folder: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4")
+    stylize_video(folder / "identity.onnx", source, "/dev/null")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    with pytest.raises(OutputMediaError, match="/dev/full: No space left on device"):
+        stylize_video(folder / "identity.onnx", source, "/dev/full")
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)

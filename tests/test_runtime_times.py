@@ -94,8 +94,10 @@ def test_transport_streams_put_together_are_joined(
     at_join = steps.pop(9)
     assert all(abs(step - Fraction(1, 25)) <= Fraction(1, 1000) for step in steps), steps
     assert Fraction(39, 1000) <= at_join < Fraction(1, 8)  # sound and picture keep their distance
-    assert len(packets_of(target, "audio")) == 2 * len(packets_of(parts[0], "audio"))
+    sound = packets_of(parts[0], "audio")
+    assert 2 * len(sound) - 4 <= len(packets_of(target, "audio")) <= 2 * len(sound)  # less what both have at once
     assert "the times of the stream jumped once: joined" in report.notes
+    assert not any("repaired" in note for note in report.notes)
     assert report.problems == ()
 
 
