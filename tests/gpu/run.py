@@ -184,7 +184,7 @@ def build_pycuda(folder: Path, limit_seconds: float) -> dict[str, object]:
         helper.write(COMPILE_IN_PARALLEL)
     wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     # The stub has none of the names: a linker may leave it out as not needed, and with it the driver at run time.
-    needed = {"LDFLAGS": "-Wl,--no-as-needed", "PATH": f"{root}/bin:{os.environ['PATH']}"}
+    needed = {"LDFLAGS": "-Wl,--no-as-needed -s", "PATH": f"{root}/bin:{os.environ['PATH']}"}
     command([*wheel, str(source)], limit_seconds, **needed)
     built = next(folder.glob("pycuda-*.whl"))
     command([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(SITE), str(built)], 60)
