@@ -16,13 +16,14 @@ from stylize.export.onnx_from_checkpoint import export_checkpoint
 from stylize.export.onnx_from_network import onnx_from_network
 from stylize.export.verify import (
     FrameFidelity,
+    cases,
     check_floor,
     compare_on_frames,
     figures_of,
     growth_of_a_tiny_change,
     verification_frames,
 )
-from stylize.runtime import Backend, Stylizer, open_artifact
+from stylize.runtime import Backend, ModelContract, Stylizer, open_artifact
 from stylize.train.checkpoint import load_checkpoint, network_from_checkpoint, save_checkpoint
 from stylize.train.loop import train
 from stylize.train.networks import build_network
@@ -166,6 +167,17 @@ def test_nothing_is_written_below_the_floor(tmp_path: Path, checkpoint: Path, mo
     with pytest.raises(ValueError, match="nothing was written"):
         export_checkpoint(checkpoint, tmp_path / "x.onnx", precision="fp16", size=(32, 32))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_style_is_proven_alone_and_all_of_them_mixed() -> None:
+    contract = ModelContract(network="n", style="a+b", size_multiple=4, style_names=("a", "b"))
+    frames = dict.fromkeys(("x", "y"), np.zeros((4, 4, 3), np.uint8))
+    assert [(name, mix) for name, mix, _ in cases(contract, frames)] == [
+        ("x, a", "a"),
+        ("x, b", "b"),
+        ("x, mixed", [1.0, 1.0]),
+        ("y, mixed", [1.0, 1.0]),
+    ]
 
 
 def test_rejects_size_that_is_no_multiple() -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
@@ -447,17 +447,29 @@ def test_times_of_arrival_are_all_different(tmp_path: Path) -> None:
     assert milliseconds == sorted(set(milliseconds))
 
 
-def test_times_go_on_where_a_sender_starts_anew() -> None:
-    continuity = Continuity()
-
+def mended(continuity: Continuity, times_ms: Sequence[int]) -> list[int | None]:
+    """Times of the packets of one video stream after joining."""
     stream = av.open(BytesIO(), "w", format="mpegts").add_stream("libx264", rate=25)
     times = []
-    for ticks in (50_000, 50_040, 50_080, 0, 40, 80, 7_000_000, 7_000_040):
+    for ticks in times_ms:
         packet = Packet(1)
         packet.stream = stream
         packet.time_base, packet.pts, packet.dts = Fraction(1, 1000), ticks, ticks
         continuity.mend(packet)
         times.append(packet.pts)
+    return times
+
+
+def test_times_go_on_where_a_sender_starts_anew() -> None:
+    continuity = Continuity()
+    times = mended(continuity, (50_000, 50_040, 50_080, 0, 40, 80, 7_000_000, 7_000_040))
     assert continuity.num_jumps == 2
-    assert times == sorted(times)
-    assert times[-1] - times[0] < 1000
+    assert times == sorted(times)  # type: ignore[type-var] # all have one
+    assert times[-1] - times[0] < 1000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("pause_ms", "is_kept"), [(9_900, True), (10_100, False)])
+def test_a_pause_of_up_to_ten_seconds_is_no_jump(pause_ms: int, is_kept: bool) -> None:
+    continuity = Continuity()
+    times = mended(continuity, (0, 40, 40 + pause_ms))
+    assert (times == [0, 40, 40 + pause_ms], continuity.num_jumps == 0) == (is_kept, is_kept)
