@@ -13,7 +13,7 @@ To read the code begin with `render`, which shows the way of every frame, and go
 
     start     cli cli_options cli_types cli_console quality parts demo thumbnail self_test identity
     a run     render target route pipeline live finish report errors memory unattended
-    in        source decode demux choose_video picture_reader picture_decoder clock frame_maker describe
+    in        source input_options decode demux choose_video picture_reader picture_decoder clock frame_maker describe
     a frame   frame selection color tone_map hdr_metadata picture_filter video_info
     network   stylizer network_pass extra_inputs steady steady_motion steady_constants
     model     artifact contract onnx_header plan

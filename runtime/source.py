@@ -15,6 +15,7 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from stylize.runtime.errors import InputMediaError, OptionError
+from stylize.runtime.input_options import doubts
 from stylize.runtime.selection import Selection
 from stylize.runtime.still import STILL_SUFFIXES
 
@@ -109,10 +110,7 @@ def open_source(
     name = "pipe:0" if is_pipe else address if scheme else str(Path(address).absolute())
     device: str | None = None
     asked = ", ".join(options)
-    # PyAV does not tell which of them FFmpeg took.
-    unchecked = (
-        [f"--input-option {asked}: names that FFmpeg does not know for this input have no effect"] if asked else []
-    )
+    unchecked = doubts(options)  # for PyAV does not tell which of them FFmpeg took
     notes: list[str] = []
     if scheme == "camera":
         device, name, options = _camera(address, options)

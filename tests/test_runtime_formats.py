@@ -105,10 +105,33 @@ def test_default_quality_unless_a_rate_is_given(
         assert dict(asked).items() <= stream.options.items()
 
 
-def test_input_options_are_said_to_be_unchecked(tmp_path: Path) -> None:
-    selection = Selection(input_options=(("foo", "1"),))
+@pytest.mark.parametrize(
+    ("name", "doubt"),
+    [
+        ("probesize", None),
+        ("probsize", "--input-option probsize has no effect where FFmpeg knows none of that name; did you mean "),
+        ("foo", "--input-option foo has no effect where FFmpeg knows none of that name"),
+    ],
+)
+def test_input_options_that_look_mistyped_are_said(name: str, doubt: str | None, tmp_path: Path) -> None:
+    selection = Selection(input_options=((name, "100000"),))
     with Decoder(write_clip(tmp_path / "in.mp4"), selection=selection) as decoder:
-        assert "--input-option foo: names that FFmpeg does not know for this input have no effect" in decoder.notes
+        said = [note for note in decoder.notes if "--input-option" in note]
+        assert [note.startswith(doubt or "") for note in said] == [True] * (doubt is not None)
+
+
+@pytest.mark.parametrize("name", ["probesize", "analyzeduration", "fpsprobesize", "max_streams", "ignore_editlist"])
+def test_usual_input_options_are_known_to_ffmpeg(name: str, tmp_path: Path) -> None:
+    # It refuses what is no number for them, and takes it for names that it does not know.
+    clip = write_clip(tmp_path / "in.mp4")
+    with pytest.raises(InputMediaError, match="Invalid argument"):
+        Decoder(clip, selection=Selection(input_options=((name, "what?"),)))
+    with Decoder(clip, selection=Selection(input_options=(("foo", "what?"),))):
+        pass
+
+
+def test_rejects_input_options_for_pictures(tmp_path: Path) -> None:
+    selection = Selection(input_options=(("foo", "1"),))
     with pytest.raises(OptionError, match=r"--input-option foo: numbered pictures and folders take none"):
         Decoder(write_pictures(tmp_path / "in", {"1.png": 1}), selection=selection)
 

@@ -1,0 +1,120 @@
+"""Which options of its inputs FFmpeg is likely to know: it takes unknown ones without a word, as does PyAV."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["doubts"]
+
+# libavformat/options_table.h, those of the devices v4l2 and avfoundation, and of the protocols that are usual here
+# (FFmpeg 8.1). Containers have more of their own.
+_USUAL: Final = {
+    "allowed_media_types",
+    "analyzeduration",
+    "audio_device_index",
+    "avioflags",
+    "buffer_size",
+    "ca_file",
+    "capture_cursor",
+    "capture_mouse_clicks",
+    "capture_raw_data",
+    "cert_file",
+    "channel",
+    "codec_whitelist",
+    "connect",
+    "cookies",
+    "correct_ts_overflow",
+    "cryptokey",
+    "drop_late_frames",
+    "dump_separator",
+    "duration_probesize",
+    "err_detect",
+    "f_err_detect",
+    "fflags",
+    "fifo_size",
+    "format_probesize",
+    "format_whitelist",
+    "formatprobesize",
+    "fpsprobesize",
+    "framerate",
+    "headers",
+    "http_proxy",
+    "ignore_editlist",
+    "indexmem",
+    "initial_pause",
+    "input_format",
+    "key_file",
+    "list_formats",
+    "list_standards",
+    "listen",
+    "listen_timeout",
+    "localaddr",
+    "localport",
+    "loop",
+    "max_delay",
+    "max_port",
+    "max_probe_packets",
+    "max_streams",
+    "max_ts_probe",
+    "min_delay",
+    "min_port",
+    "overrun_nonfatal",
+    "pattern_type",
+    "pixel_format",
+    "pkt_size",
+    "probesize",
+    "protocol_blacklist",
+    "protocol_whitelist",
+    "reconnect",
+    "reconnect_at_eof",
+    "reconnect_delay_max",
+    "reconnect_on_http_error",
+    "reconnect_on_network_error",
+    "reconnect_streamed",
+    "referer",
+    "reorder_queue_size",
+    "reuse",
+    "rtbufsize",
+    "rtmp_app",
+    "rtmp_buffer",
+    "rtmp_conn",
+    "rtmp_flashver",
+    "rtmp_live",
+    "rtmp_pageurl",
+    "rtmp_playpath",
+    "rtmp_swfurl",
+    "rtmp_tcurl",
+    "rtsp_flags",
+    "rtsp_transport",
+    "rw_timeout",
+    "scan_all_pmts",
+    "seek2any",
+    "seekable",
+    "skip_estimate_duration_from_pts",
+    "skip_initial_bytes",
+    "sources",
+    "standard",
+    "start_number",
+    "start_time_realtime",
+    "timeout",
+    "timestamps",
+    "tls_verify",
+    "ts",
+    "use_libv4l2",
+    "use_wallclock_as_timestamps",
+    "user_agent",
+    "verifyhost",
+    "video_device_index",
+    "video_size",
+}
+
+
+def doubts(names: Iterable[str]) -> list[str]:
+    """What to say about options that may have no effect, a sentence for each name that is not usual."""
+    said = []
+    for name in names:
+        if name not in _USUAL:
+            close = difflib.get_close_matches(name, _USUAL, n=2)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            said.append(f"--input-option {name} has no effect where FFmpeg knows none of that name{hint}")
+    return said
