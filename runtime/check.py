@@ -62,8 +62,9 @@ def is_shown(packet: "Packet[Stream]") -> bool:
 
 
 def _is_of_muxer(stream: Stream) -> bool:
-    """Whether the muxer of MP4 made this track of the tag `timecode`."""
-    return stream.type == "data" and "timecode" in stream.metadata
+    """Whether the muxer made this track: of the tag `timecode`, or as the still in front of an AVIF that moves."""
+    is_moving_avif = stream.container.metadata.get("major_brand") == "avis" and len(stream.container.streams.video) > 1
+    return (stream.type == "data" and "timecode" in stream.metadata) or (is_moving_avif and stream.index == 0)
 
 
 def check_tracks(path: Path, written: list[Track], found: list[Track]) -> None:

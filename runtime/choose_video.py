@@ -34,7 +34,7 @@ def choose_video(container: InputContainer, source: str | Path, *, notes: list[s
         kinds = ", ".join(sorted(found)) or "nothing"
         raise InputMediaError(source, f"has no video that can be decoded (it holds: {kinds})")
     if video.codec_context is None:
-        raise InputMediaError(source, "its video is of a codec that is not known here")
+        raise InputMediaError(source, "its video is of a codec that the FFmpeg inside PyAV has no decoder for")
     if len(videos) > 1:
         notes.append(f"{len(videos)} video tracks: only track {video.index} is rendered")
     return video

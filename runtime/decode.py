@@ -144,6 +144,8 @@ class Decoder:
         if self.selection.is_cut and not self.problems:
             raise nothing_selected(self.source, self.container, self.video_stream)
         reason = f": {'; '.join(self.problems)}" if self.problems else ""
+        if self.container.format.name == "webp_pipe":
+            reason = "; of WebP FFmpeg reads stills alone, a moving one is to be a GIF or MP4 first"
         raise InputMediaError(self.source, f"no frame of its video can be decoded{reason}{pipe_hint(self.source)}")
 
     def __enter__(self) -> Self:

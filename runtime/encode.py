@@ -272,6 +272,8 @@ class Encoder:
             if isinstance(output, StreamOutput):
                 # There is no way back to the head of a pipe, and AAC of transport streams tells its kind with packets.
                 container.options["movflags"] = "frag_keyframe+empty_moov+delay_moov"
+        if container.format.name == "apng":
+            container.options["plays"] = "0"  # for ever, as a GIF
         if self._options.is_live:
             container.options.update(_LIVE_OPTIONS | _LIVE_OPTIONS_OF.get(container.format.name, {}))
         if source is not None:

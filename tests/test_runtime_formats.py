@@ -1,5 +1,6 @@
 """Containers, codecs, picture sequences and pipes, in and out."""
 
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -324,3 +325,27 @@ def test_same_pictures_are_encoded_the_same_each_time() -> None:
         return buffer.getvalue()
 
     assert len({encoded() for _ in range(4)}) == 1
+
+
+def test_moving_avif_and_apng(identity: Path, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4")
+    assert stylize_video(identity, source, tmp_path / "out.avif").num_frames == 10
+    assert stylize_video(identity, source, tmp_path / "out.apng").num_frames == 10
+    content = (tmp_path / "out.apng").read_bytes()
+    control = content.index(b"acTL") + 4
+    num_frames, num_plays = struct.unpack(">II", content[control : control + 8])
+    assert (num_frames, num_plays) == (10, 0)  # again and again
+    with pytest.raises(InputMediaError, match=r"FFmpeg reads stills alone"):
+        stylize_video(identity, write_moving_webp(tmp_path / "in.webp"), tmp_path / "out.mp4")
+
+
+def write_moving_webp(path: Path) -> Path:
+    with av.open(str(path), "w", format="webp") as container:
+        stream = container.add_stream("libwebp_anim", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(index, 64, 48), "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
