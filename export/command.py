@@ -18,6 +18,7 @@ from stylize.runtime.artifact import Artifact, open_artifact
 from stylize.runtime.contract import Precision
 from stylize.runtime.errors import OptionError, OutputMediaError
 from stylize.runtime.partial_file import PartialFile
+from stylize.train.checkpoint import load_checkpoint, network_from_checkpoint
 
 __all__ = ["NEEDS_CALIBRATION", "Exported", "Request", "default_target", "run_export"]
 
@@ -79,6 +80,12 @@ def run_export(request: Request, *, on_progress: Callable[[str, float], None]) -
     is_checkpoint = request.model.suffix.lower() in _CHECKPOINTS
     if is_checkpoint and request.input_range is not None:
         raise OptionError(f"--input-range is for foreign ONNX files, {request.model} is a checkpoint: drop the option")
+    if request.plan is None and request.target.suffix != ".onnx":
+        raise OptionError(
+            f"{request.target}: a model is written here; give a name ending in .onnx, or .plan with --trt"
+        )
+    if is_checkpoint and request.calibration is not None:
+        _check_quantizable(request.model)
     with tempfile.TemporaryDirectory(prefix="stylize-") as folder:
         if request.plan is not None:
             return _export_plan(
@@ -94,6 +101,13 @@ def run_export(request: Request, *, on_progress: Callable[[str, float], None]) -
             )
         proven = _onnx(request, artifact)
     return Exported(results=proven.results, onnx=proven)
+
+
+def _check_quantizable(checkpoint: Path) -> None:
+    """Raises OptionError before the export that `quantize_file` would refuse."""
+    network = network_from_checkpoint(load_checkpoint(checkpoint))
+    if network.num_styles > 1 or network.takes_noise or network.makes_textures:
+        raise OptionError(f"{checkpoint}: int8 is for networks of one style that paint frames: drop int8")
 
 
 def _export_checkpoint(request: Request, *, folder: Path) -> Exported:

@@ -24,7 +24,12 @@ from stylize.export.verify import (
     verification_frames,
 )
 from stylize.runtime import Backend, ModelContract, Stylizer, open_artifact
-from stylize.train.checkpoint import load_checkpoint, network_from_checkpoint, save_checkpoint
+from stylize.train.checkpoint import (
+    checkpoint_of_weights,
+    load_checkpoint,
+    network_from_checkpoint,
+    save_checkpoint,
+)
 from stylize.train.loop import train
 from stylize.train.networks import build_network
 
@@ -192,6 +197,8 @@ def test_rejects_size_that_is_no_multiple() -> None:
         (["fake.pth"], 1, "fake.pth: not a checkpoint"),
         (["tiny.pth", "-o", "nowhere/x.onnx"], 1, "nowhere/x.onnx: no such folder"),
         (["tiny.pth", "--frames", "nowhere.mp4"], 1, "nowhere.mp4"),
+        (["tiny.pth", "-o", "x.jpg"], 1, "x.jpg: a model is written here; give a name ending in .onnx"),
+        (["two.pth", "--int8", "--calibration", "."], 1, "two.pth: int8 is for networks of one style"),
         (["tiny.pth", "--size", "640"], 2, "'640' is not a size such as 1280x720"),
     ],
 )
@@ -200,6 +207,8 @@ def test_bad_input_is_one_line_and_no_file(
 ) -> None:
     (tmp_path / "fake.pth").write_bytes(b"no weights")
     (tmp_path / "tiny.pth").write_bytes(checkpoint.read_bytes())
+    two = build_network("fast", {"width": 32, "num_styles": 2})
+    save_checkpoint(checkpoint_of_weights(two, style="a+b", style_names=("a", "b")), tmp_path / "two.pth")
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == code
