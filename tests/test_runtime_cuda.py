@@ -120,7 +120,8 @@ def cpu_driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     subprocess.run([*compiler, str(source), "-o", library, "-ldl"], check=True)
     decoder = [str(TESTS / "helpers" / "cpu_nvdec.cpp"), "-o", str(folder / "libnvcuvid.so.1")]
     subprocess.run([*compiler, *decoder, f"-L{folder}", "-l:libcuda.so.1"], check=True)
-    return os.environ | {"LD_LIBRARY_PATH": str(folder), "FAIL_WITHOUT_GPU": "1", "PYTHONPATH": str(TESTS)}
+    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"LD_LIBRARY_PATH": str(folder), "FAIL_WITHOUT_GPU": "1", "PYTHONPATH": paths}
 
 
 @pytest.mark.slow
