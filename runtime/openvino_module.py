@@ -1,12 +1,13 @@
-"""Imports OpenVINO without letting it report home."""
+"""OpenVINO without two of its habits: it reports home, and takes Ctrl-C away."""
 
 import importlib
 import sys
+from functools import cache
 from typing import Any, Final
 
 from stylize.runtime.errors import BackendUnavailableError
 
-__all__ = ["import_openvino"]
+__all__ = ["import_openvino", "openvino_core"]
 
 _TELEMETRY: Final = "openvino_telemetry"
 
@@ -31,3 +32,17 @@ def import_openvino() -> Any:  # noqa: ANN401 - its stubs are skipped
     finally:
         if is_hidden:
             del sys.modules[_TELEMETRY]
+
+
+@cache
+def openvino_core() -> Any:  # noqa: ANN401
+    """The one `openvino.Core` of this process, which is kept to its end.
+
+    With it stays its CPU plugin. That gives the thread which loads it a stack for handlers of signals, and frees the
+    stack when the last model is gone, in whichever thread that is (`SigAltStackSetup` of its plugin.cpp). If not
+    in the first, that goes on using it, and its next Ctrl-C is a segmentation fault.
+
+    Raises:
+        BackendUnavailableError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()

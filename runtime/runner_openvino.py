@@ -9,7 +9,7 @@ from typing import Any, Final
 from stylize.runtime.artifact import Artifact
 from stylize.runtime.errors import ArtifactError, BackendError, BackendUnavailableError
 from stylize.runtime.extra_inputs import NO_EXTRAS, Extras
-from stylize.runtime.openvino_module import import_openvino
+from stylize.runtime.openvino_module import import_openvino, openvino_core
 from stylize.runtime.runner import ComputePrecision, HostArray, Runner
 
 __all__ = ["OpenVinoRunner"]
@@ -76,7 +76,7 @@ class OpenVinoRunner(Runner[HostArray]):
 
     def activate(self) -> None:
         """Load and compile the model; see `Runner.activate`."""
-        self._core = self._openvino.Core()
+        self._core = openvino_core()
         self._precision = self._choose_precision()
         self._model = self._read()
         compiled = self._compile(num_streams=1)

@@ -96,7 +96,7 @@ def test_encoding_ends_when_the_file_is_complete(
     case = EncodeCase(model, clip, tmp_path / "out.mp4")
     monkeypatch.setattr(cases, "Encoder", slowed(clock, 0.5, Encoder))
     monkeypatch.setattr(Encoder, "write", slowed(clock, 0.01, Encoder.write))
-    monkeypatch.setattr(Encoder, "finish", slowed(clock, 0.2, Encoder.finish))
+    monkeypatch.setattr(Encoder, "_finish", slowed(clock, 0.2, Encoder._finish))
     assert case() == pytest.approx([0.51, 0.01, 0.21])
 
 

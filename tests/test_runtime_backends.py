@@ -1,5 +1,6 @@
 """Every backend keeps the runner's contract, and they agree with each other."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -170,7 +171,7 @@ def test_rejects_bf16_on_onnxruntime(network: Path) -> None:
 def test_rejects_bf16_on_a_cpu_without_it(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     properties = {"OPTIMIZATION_CAPABILITIES": ["FP32", "INT8"], "FULL_DEVICE_NAME": "Old CPU"}
     old_cpu = SimpleNamespace(get_property=lambda _device, name: properties[name])
-    monkeypatch.setattr("openvino.Core", lambda: old_cpu)
+    monkeypatch.setattr("stylize.runtime.runner_openvino.openvino_core", lambda: old_cpu)
     runner = open_runner(open_artifact(network), backend=Backend.OPENVINO, precision=ComputePrecision.BF16)
     with pytest.raises(BackendUnavailableError, match=r"Old CPU has no bf16 .* --precision fp32"):
         runner.activate()
@@ -245,3 +246,26 @@ def test_failures_side_by_side_are_raised_and_leave_the_runner_usable(tmp_path: 
 def test_one_thread_runs_one_pass_at_a_time(network: Path) -> None:
     with Stylizer(network, num_threads=1) as stylizer:
         assert stylizer.num_in_flight == 1
+
+
+def test_ctrl_c_is_no_crash_after_a_model_was_closed_in_another_thread(tmp_path: Path) -> None:
+    """OpenVINO frees the stack on which the first thread's handlers of signals run, when its last model goes."""
+    code = """
+import signal, sys, threading
+from stylize.runtime import Backend, Stylizer
+
+for _ in range(2):
+    stylizer = Stylizer(sys.argv[1], backend=Backend.OPENVINO).__enter__()
+    thread = threading.Thread(target=stylizer.__exit__, args=(None, None, None))
+    del stylizer
+    thread.start()
+    thread.join()
+    del thread
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    model = write_affine(tmp_path / "identity.onnx")
+    done = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr

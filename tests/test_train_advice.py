@@ -180,7 +180,10 @@ def test_optimisation_begins_at_the_photo_and_falls(tmp_path: Path, monkeypatch:
         (("--preflight", "-o", "sheet.pth"), "sheet.pth: this writes a picture; give a name ending in .png or .jpg"),
         (("-o", "x.jpg", "--steps", "1"), "x.jpg: a training writes a checkpoint; give a name ending in .pth"),
         (("--optimize", "nowhere.jpg", "-o", "x.png"), "nowhere.jpg: no such content picture"),
-        (("--preflight", "--preset", "johnson", "-o", "s.png"), "use --preset balanced and --style"),
+        (
+            ("--preflight", "--preset", "johnson", "--network", "fast", "-o", "s.png"),
+            "use --preset balanced and --style",
+        ),
     ],
 )
 def test_bad_input_is_one_line(
