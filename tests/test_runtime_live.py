@@ -1,4 +1,4 @@
-"""Live in, live out: the newest frame wins, nothing piles up, and every end is a proper end."""
+"""Live sources: the newest frame wins, nothing piles up, and every end is a proper end."""
 
 import os
 import signal
@@ -7,8 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from functools import partial
@@ -21,18 +20,15 @@ import pytest
 from av.packet import Packet
 
 from helpers.clips import ClipSpec, frame_times, numbered_frame, write_clip
-from stylize.runtime import EncodeOptions, Stylizer, stylize_video
-from stylize.runtime.clock import Continuity
+from helpers.sockets import free_port
+from stylize.runtime import Stylizer, stylize_video
 from stylize.runtime.decode import Decoder
-from stylize.runtime.encode import Encoder
 from stylize.runtime.errors import InputMediaError, OptionError, OutputMediaError
 from stylize.runtime.frame import Frame, TimedPicture
 from stylize.runtime.live import NewestFrame
-from stylize.runtime.partial_file import PartialFile
 from stylize.runtime.resume import ResumeOptions
 from stylize.runtime.selection import Selection
 from stylize.runtime.source import is_live
-from stylize.runtime.video_encoder import VideoEncoder
 
 PATIENT = "import stylize.runtime.source as s; s._LIVE_TIMEOUT_SECONDS = (60, 60)"
 COMMAND = [sys.executable, "-c", f"{PATIENT}; from stylize.runtime.cli import main; main()"]
@@ -234,75 +230,6 @@ def test_command_ends_by_ctrl_c_though_its_source_is_silent(identity: Path) -> N
         assert len([*container.decode(video=0)]) > 0
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def packets_received(source: str | BytesIO, **options: str) -> list[tuple[Fraction, bool]]:
-    """(time in seconds, whether it waits for no other) of every packet of the video."""
-    packets: list[av.Packet] = []
-    with av.open(source, options=options) as container:
-        with suppress(av.FFmpegError):  # nobody says goodbye
-            packets.extend(packet for packet in container.demux(video=0) if packet.size)
-        return [(packet.pts * packet.time_base, packet.pts == packet.dts) for packet in packets]
-
-
-def check_stream(packets: list[tuple[Fraction, bool]]) -> None:
-    """Those of the clip of `test_stream_goes_out_at_its_own_speed_*`."""
-    assert np.diff([float(seconds) for seconds, _ in packets]) == pytest.approx([0.08] * 9, abs=0.002)
-    assert all(is_alone for _, is_alone in packets)
-
-
-def test_stream_goes_out_at_its_own_speed_over_udp(identity: Path, tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(0, 20, 2)))  # 0.8 s at 12.5 frames per second
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(("127.0.0.1", 0))
-        address = f"udp://127.0.0.1:{receiver.getsockname()[1]}"
-        started = time.monotonic()
-        report = stylize_video(identity, source, address)
-        assert time.monotonic() - started > 0.7
-        received = []
-        with suppress(BlockingIOError):
-            while True:
-                received.append(receiver.recv(1 << 16, socket.MSG_DONTWAIT))
-    assert report.num_frames == 10
-    assert max(map(len, received)) == 1316
-    check_stream(packets_received(BytesIO(b"".join(received))))
-
-
-def test_stream_goes_out_at_its_own_speed_over_rtmp(identity: Path, tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(0, 20, 2)))
-    address = f"rtmp://127.0.0.1:{free_port()}/live/key"
-    with ThreadPoolExecutor(1) as executor, Stylizer(identity) as stylizer:
-        received = executor.submit(packets_received, address, listen="1")
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                started = time.monotonic()
-                report = stylize_video(stylizer, source, address)
-                break
-            except OutputMediaError as error:  # until it listens
-                assert "Connection refused" in str(error)
-                assert time.monotonic() < deadline
-        assert time.monotonic() - started > 0.7
-        assert report.num_frames == 10
-        check_stream(received.result(PATIENCE_SECONDS))
-
-
-def test_whoever_joins_waits_two_seconds_for_a_key_frame(tmp_path: Path) -> None:
-    source, target = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(0, 150, 2))), tmp_path / "out.mkv"
-    options = EncodeOptions(is_live=True, encoder_options=(("sc_threshold", "0"),))  # no key frames of x264's own
-    with Decoder(source) as decoder, PartialFile(target) as output:
-        with Encoder(output, info=decoder.info, options=options, source=decoder) as encoder:
-            for item in decoder:
-                encoder.write(item)
-        output.commit()
-    with av.open(str(target)) as container:
-        keys = [packet.pts * packet.time_base for packet in container.demux(video=0) if packet.is_keyframe]
-    assert keys == [0, 2, 4]
-
-
 def test_rejects_what_cannot_be_reached(identity: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMediaError, match=r"srt://127.0.0.1:9: the FFmpeg inside PyAV has no srt://"):
         stylize_video(identity, "srt://127.0.0.1:9", tmp_path / "out.mp4")
@@ -418,58 +345,9 @@ def test_rtsp_keeps_the_times_of_its_sender(identity: Path, tmp_path: Path) -> N
     assert min(np.diff(times), default=1) > 0.015
 
 
-def test_a_file_that_somebody_watches_can_be_asked_for(identity: Path, tmp_path: Path) -> None:
-    source, target = write_clip(tmp_path / "in.mp4", ClipSpec(pts=range(110))), tmp_path / "out.mp4"
-    keys = {}
-    for is_watched in (False, True):
-        stylize_video(identity, source, target, encode=EncodeOptions(is_live=is_watched))
-        with av.open(str(target)) as container:
-            packets = [packet for packet in container.demux(video=0) if packet.is_keyframe]
-            keys[is_watched] = {packet.pts * packet.time_base for packet in packets}
-    assert keys[True] >= {0, 2, 4}
-    assert not keys[False] & {2, 4}
-
-
-@pytest.mark.parametrize(("container", "address"), [("rtsp", "rtsp://h/x"), ("rtp_mpegts", "rtp://127.0.0.1:9")])
-def test_streams_that_do_not_tell_what_they_hold_get_h264(container: str, address: str, tmp_path: Path) -> None:
-    with Decoder(write_clip(tmp_path / "in.mp4")) as decoder:
-        encoder = VideoEncoder(
-            av.open(address, "w", format=container), info=decoder.info, options=EncodeOptions(), target=address
-        )
-    assert encoder.description == "libx264, yuv420p"
-
-
 def test_times_of_arrival_are_all_different(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.h264", ClipSpec(pts=range(50)))
     with Decoder(source, is_live=True) as decoder:
         milliseconds = [round(1000 * item.pts * item.time_base) for item in decoder if isinstance(item, TimedPicture)]
     assert len(milliseconds) == 50
     assert milliseconds == sorted(set(milliseconds))
-
-
-def mended(continuity: Continuity, times_ms: Sequence[int]) -> list[int | None]:
-    """Times of the packets of one video stream after joining."""
-    stream = av.open(BytesIO(), "w", format="mpegts").add_stream("libx264", rate=25)
-    times = []
-    for ticks in times_ms:
-        packet = Packet(1)
-        packet.stream = stream
-        packet.time_base, packet.pts, packet.dts = Fraction(1, 1000), ticks, ticks
-        continuity.mend(packet)
-        times.append(packet.pts)
-    return times
-
-
-def test_times_go_on_where_a_sender_starts_anew() -> None:
-    continuity = Continuity()
-    times = mended(continuity, (50_000, 50_040, 50_080, 0, 40, 80, 7_000_000, 7_000_040))
-    assert continuity.num_jumps == 2
-    assert times == sorted(times)  # type: ignore[type-var] # all have one
-    assert times[-1] - times[0] < 1000  # type: ignore[operator]
-
-
-@pytest.mark.parametrize(("pause_ms", "is_kept"), [(9_900, True), (10_100, False)])
-def test_a_pause_of_up_to_ten_seconds_is_no_jump(pause_ms: int, is_kept: bool) -> None:
-    continuity = Continuity()
-    times = mended(continuity, (0, 40, 40 + pause_ms))
-    assert (times == [0, 40, 40 + pause_ms], continuity.num_jumps == 0) == (is_kept, is_kept)
